@@ -1,0 +1,182 @@
+"""Splits: planned once from a listing, leased, committed. Pure; both journals (database and file) decide by it.
+
+The boundaries depend on the listing and the format alone, never on instances or mini-batches, so that any number of
+runs over one plan produce the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tidemill_runtime.contract import Commit, Cursor, Held
+
+SPLIT_BYTES_MAX = 16 * 1024 * 1024
+"""Small objects are grouped up to this; larger ones are cut into ranges of about this (8 to 32 MB measured best)."""
+SPLIT_BYTES_MIN = 4 * 1024
+"""A split costs about a millisecond; below this it would show, above it a slow model's small batch still spreads."""
+GROUP_FILES = 250
+"""At most so many objects in a split (performance.md: about 250 small files a split)."""
+SPREAD = 64
+"""An input is cut into about so many splits, if it is large enough: a small batch of a slow model needs them too."""
+PART_FILES = 4000
+"""Files that are records: at most so many in one numbered result part."""
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """One line of the listing. name is the path below the input folder; position: its line's byte range there."""
+
+    ordinal: int
+    name: str
+    size: int
+    etag: str
+    listing_start: int
+    listing_stop: int
+
+
+@dataclass(frozen=True)
+class PlannedSplit:
+    """One split of a plan. unit: the group of splits that are published together (see `publishing`)."""
+
+    no: int
+    unit: int
+    first_object: int
+    objects: int
+    start: int
+    stop: int
+    listing_start: int
+    listing_stop: int
+    bytes: int
+
+
+class Cut(StrEnum):
+    """How the objects of a format may be divided."""
+
+    RANGES = "ranges"  # lines, row groups: a large object is cut by bytes
+    WHOLE = "whole"  # compressed, or CSV with quotes: one object is never cut
+    FILES = "files"  # each object is one record
+
+
+class Layout(StrEnum):
+    """Which result objects there are."""
+
+    PER_OBJECT = "per_object"
+    PARTS = "parts"
+    SINGLE = "single"
+
+
+def plan_splits(
+    listing: Iterable[ListedObject], cut: Cut, layout: Layout, *, total_objects: int, total_bytes: int
+) -> Iterator[PlannedSplit]:
+    """The splits of a listing, in its order. The totals are the listing's."""
+    per_split = GROUP_FILES
+    target = max(SPLIT_BYTES_MIN, min(SPLIT_BYTES_MAX, total_bytes // SPREAD))
+    if cut is Cut.FILES:
+        per_split = max(1, min(GROUP_FILES, total_objects // SPREAD))
+    no = unit = unit_files = 0
+    group: list[ListedObject] = []
+    group_bytes = 0
+
+    def closed() -> PlannedSplit:
+        return PlannedSplit(
+            no, unit, group[0].ordinal, len(group), 0, -1, group[0].listing_start, group[-1].listing_stop, group_bytes
+        )
+
+    for listed in listing:
+        large = cut is Cut.RANGES and listed.size > target
+        if group and (large or len(group) >= per_split or group_bytes + listed.size > target):
+            yield closed()
+            unit_files += len(group)
+            no += 1
+            if layout is Layout.PER_OBJECT or (layout is Layout.PARTS and unit_files + per_split > PART_FILES):
+                unit, unit_files = unit + 1, 0
+            group, group_bytes = [], 0
+        if not large:
+            group.append(listed)
+            group_bytes += listed.size
+            continue
+        pieces = -(-listed.size // target)
+        for piece in range(pieces):
+            start, stop = listed.size * piece // pieces, listed.size * (piece + 1) // pieces
+            yield PlannedSplit(
+                no, unit, listed.ordinal, 1, start, stop, listed.listing_start, listed.listing_stop, stop - start
+            )
+            no += 1
+        if layout is not Layout.SINGLE:
+            unit, unit_files = unit + 1, 0
+    if group:
+        yield closed()
+
+
+class SplitStatus(StrEnum):
+    OPEN = "open"
+    LEASED = "leased"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class SplitState:
+    """What changes about a split. fence: raised by each lease; part: the name that this lease may write."""
+
+    no: int
+    status: SplitStatus = SplitStatus.OPEN
+    fence: int = 0
+    instance: str | None = None
+    lease_until: float = 0.0
+    cursor: Cursor = Cursor()
+    part: str | None = None
+
+
+class Verdict(StrEnum):
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"  # this very commit was accepted before: its answer was lost
+    REFUSED = "refused"  # another lease owns the split by now
+
+
+def may_lease(split: SplitState, now: float) -> bool:
+    """An open split, or one whose lease has expired. now in seconds, by the clock that wrote lease_until."""
+    return split.status is SplitStatus.OPEN or (split.status is SplitStatus.LEASED and split.lease_until <= now)
+
+
+def lease(split: SplitState, instance: str, part: str, now: float, ttl_s: float) -> SplitState:
+    """The split, leased to `instance` under a new fence. The caller has asked `may_lease`."""
+    return replace(
+        split,
+        status=SplitStatus.LEASED,
+        fence=split.fence + 1,
+        instance=instance,
+        lease_until=now + ttl_s,
+        part=part,
+    )
+
+
+def renew(split: SplitState, held: Held, now: float, ttl_s: float) -> SplitState | None:
+    """The split with a later expiry, or None if the lease is no longer the newest.
+
+    An expired lease that nobody took over is still good: only a takeover ends it.
+    """
+    if split.status is not SplitStatus.LEASED or split.fence != held.fence:
+        return None
+    return replace(split, lease_until=now + ttl_s)
+
+
+def judge(split: SplitState, commit: Commit, known_parts: frozenset[str] | set[str] = frozenset()) -> Verdict:
+    """Whether a commit counts. known_parts: names of the parts that are committed for this split already."""
+    if commit.part in known_parts:
+        return Verdict.REPEATED
+    owned = split.status is SplitStatus.LEASED and split.fence == commit.fence and split.part == commit.part
+    forward = commit.begin == split.cursor and (commit.end > commit.begin or commit.done)
+    return Verdict.ACCEPTED if owned and forward else Verdict.REFUSED
+
+
+def accept(split: SplitState, commit: Commit) -> SplitState:
+    """The split after an accepted commit: done, or open again at the commit's end for the rest."""
+    status = SplitStatus.DONE if commit.done else SplitStatus.OPEN
+    return replace(split, status=status, cursor=commit.end, instance=None, part=None, lease_until=0.0)
+
+
+def release(split: SplitState) -> SplitState:
+    """The split of an instance that is gone: open at its cursor. What was computed and not committed is lost."""
+    return replace(split, status=SplitStatus.OPEN, instance=None, part=None, lease_until=0.0)
