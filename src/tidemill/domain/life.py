@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from tidemill.domain.errors import IllegalTransition
 
@@ -61,7 +62,10 @@ INSTANCE_FINAL = frozenset(status for status, following in INSTANCE_TRANSITIONS.
 RESUMABLE = frozenset({_T.STOPPED, _T.FAILED})
 
 
-def change[S: (TaskStatus, InstanceStatus)](old: S, new: S) -> S:
+S = TypeVar("S", TaskStatus, InstanceStatus)
+
+
+def change(old: S, new: S) -> S:
     """`new`, if it may follow `old`. Raises IllegalTransition otherwise (also where nothing changes)."""
     table: dict[S, frozenset[S]] = TASK_TRANSITIONS if isinstance(old, TaskStatus) else INSTANCE_TRANSITIONS  # type: ignore[assignment]
     if new not in table[old]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import html
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidemill.domain.life import FINAL, InstanceStatus, Reason, TaskStatus
 from tidemill.wire.taskfile import TaskFile
+
+T = TypeVar("T")
 
 
 class View(BaseModel):
@@ -40,7 +42,7 @@ def _cell(value: object) -> str:
     return text if len(text) <= 300 else text[:300] + " …"
 
 
-class Page[T](View):
+class Page(View, Generic[T]):
     """One page of a list. Pass `next_cursor` as `cursor` for the next one; null: this is the last."""
 
     items: list[T]
@@ -50,7 +52,9 @@ class Page[T](View):
 
     def _repr_html_(self) -> str:
         shown = [item.model_dump(mode="json") for item in self.items if isinstance(item, View)]
-        names = [name for name in (shown[0] if shown else {}) if any(row[name] not in (None, "", [], {}) for row in shown)]
+        names = [
+            name for name in (shown[0] if shown else {}) if any(row[name] not in (None, "", [], {}) for row in shown)
+        ]
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_cell(row[name]))}</td>" for name in names) + "</tr>" for row in shown
