@@ -79,7 +79,9 @@ class BucketSection(Section):
 
     def check(self) -> None:
         if self.url is not None and not self.url.startswith(("s3://", "cos://", "file:///")):
-            raise InvalidValue(f"{self.url!r} is no bucket.", field="url", remedy="Write s3://bucket or file:///folder.")
+            raise InvalidValue(
+                f"{self.url!r} is no bucket.", field="url", remedy="Write s3://bucket or file:///folder."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

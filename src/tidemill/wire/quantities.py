@@ -27,46 +27,55 @@ _SIZE = {
     "tib": 2**40,
 }
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z%]*)\s*")
+_DIGITS = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_NUMBER = re.compile(rf"\s*({_DIGITS})\s*([a-zA-Z%]*)\s*")
+_TIMES = re.compile(rf"({_DIGITS})\s*([a-zA-Z]*)")
 
 
-def _split(text: str) -> tuple[float, str] | None:
-    match = _NUMBER.fullmatch(text)
+def _split(value: float | str) -> tuple[float, str] | None:
+    """Number and unit, or None if that is neither a number of at least 0 nor a number with a unit."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return (value, "") if 0 <= value < 1e18 else None
+    match = _NUMBER.fullmatch(str(value))
     return (float(match[1]), match[2].lower()) if match else None
 
 
-def parse_bytes(value: int | float | str, *, field: str) -> int:
+def parse_bytes(value: float | str, *, field: str) -> int:
     """Bytes of `4Gi` (binary), `4G` or `4GB` (decimal) or a plain number of bytes."""
-    found = _split(str(value))
-    if isinstance(value, bool) or found is None or found[1] not in _SIZE:
+    found = _split(value)
+    if found is None or found[1] not in _SIZE:
         raise InvalidValue(f"{value!r} is not a size.", field=field, remedy="Write it like 512Mi, 4Gi or 4GB.")
     return int(found[0] * _SIZE[found[1]])
 
 
-def parse_seconds(value: int | float | str, *, field: str) -> float:
+def parse_seconds(value: float | str, *, field: str) -> float:
     """Seconds of `90s`, `15m`, `2h`, `1d`, `1h30m`, `500ms` or a plain number of seconds."""
-    text = str(value).strip()
-    pieces = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text)
-    joined = re.sub(r"\s+", "", "".join(number + unit for number, unit in pieces))
-    if isinstance(value, bool) or not pieces or joined != re.sub(r"\s+", "", text):
+    plain = _split(value)
+    if plain is not None and plain[1] == "":
+        return plain[0]
+    text = re.sub(r"\s+", "", str(value))
+    pieces = _TIMES.findall(text)
+    if isinstance(value, bool) or not pieces or "".join(number + unit for number, unit in pieces) != text:
         raise InvalidValue(f"{value!r} is not a duration.", field=field, remedy="Write it like 90s, 15m or 2h.")
     if any(unit.lower() not in _SECONDS for _, unit in pieces):
         raise InvalidValue(f"{value!r} has an unknown unit.", field=field, remedy="Units: ms, s, m, h, d.")
     return sum(float(number) * _SECONDS[unit.lower()] for number, unit in pieces)
 
 
-def parse_millicores(value: int | float | str, *, field: str) -> int:
+def parse_millicores(value: float | str, *, field: str) -> int:
     """Thousandths of a core of `2`, `0.5`, `"500m"`."""
-    found = _split(str(value))
-    if isinstance(value, bool) or found is None or found[1] not in ("", "m"):
+    found = _split(value)
+    if found is None or found[1] not in ("", "m"):
         raise InvalidValue(f"{value!r} is not a number of cores.", field=field, remedy="Write it like 2, 0.5 or 500m.")
     return round(found[0]) if found[1] == "m" else round(found[0] * 1000)
 
 
-def parse_share(value: int | float | str, *, field: str) -> float | int:
+def parse_share(value: float | str, *, field: str) -> float | int:
     """`10%` as 0.1 (a float is a share), a whole number as itself (a count)."""
-    found = _split(str(value))
-    if isinstance(value, bool) or found is None or found[1] not in ("", "%"):
+    found = _split(value)
+    if found is None or found[1] not in ("", "%"):
         raise InvalidValue(f"{value!r} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20.")
     if found[1] == "%":
         if found[0] > 100:

@@ -28,6 +28,7 @@ from tidemill.wire.quantities import parse_bytes, parse_millicores, parse_second
 class Kind:
     """A notation of its own: `parse` raises InvalidValue; `dump` gives JSON that `parse` reads back; `schema` describes it."""
 
+    noun: str
     parse: Callable[[Any], object]
     schema: Mapping[str, object]
     dump: Callable[[Any], object] = lambda value: value
@@ -78,6 +79,7 @@ _NUMBER = r"[0-9]+(\.[0-9]+)?"
 Bytes = Annotated[
     int,
     Kind(
+        "size",
         functools.partial(parse_bytes, field=""),
         _text_or_number("integer", pattern=rf"^\s*{_NUMBER}\s*([kKmMgGtT][iI]?)?[bB]?\s*$"),
     ),
@@ -85,6 +87,7 @@ Bytes = Annotated[
 Seconds = Annotated[
     float,
     Kind(
+        "duration",
         functools.partial(parse_seconds, field=""),
         _text_or_number("number", pattern=rf"^\s*({_NUMBER}\s*(ms|s|m|min|h|d)?\s*)+$"),
     ),
@@ -92,6 +95,7 @@ Seconds = Annotated[
 Millicores = Annotated[
     int,
     Kind(
+        "cores",
         functools.partial(parse_millicores, field=""),
         _text_or_number("number", pattern=rf"^\s*{_NUMBER}\s*m?\s*$"),
         lambda millicores: f"{millicores}m",
@@ -100,9 +104,10 @@ Millicores = Annotated[
 Share = Annotated[
     float | int,
     Kind(
+        "share or count",
         functools.partial(parse_share, field=""),
         _text_or_number("number", pattern=rf"^\s*{_NUMBER}\s*%?\s*$"),
-        lambda share: f"{share * 100:.12g}%" if isinstance(share, float) else share,
+        lambda share: "100%" if isinstance(share, float) and share == 1 else share,
     ),
 ]
 
@@ -138,7 +143,7 @@ class Section:
     def __get_pydantic_json_schema__(cls, core: object, handler: object) -> Any:
         from tidemill.wire.schema import json_schema  # a generator of documents, not needed to read one
 
-        return json_schema(cls, inline=True)
+        return json_schema(cls)
 
 
 T = TypeVar("T", bound="Section")

@@ -1,259 +1,251 @@
 """The task file: what a user asks for, in the one form that `run`, the JSON API, the CLI and the Python API share.
 
 A `TaskFile` is validated and canonical: short forms (`4Gi`, `90s`, `10%`) have become bytes, seconds and shares, and dumping
-it gives a document that validates to itself. The JSON Schema for editors is generated from it.
+it gives a document that reads back to itself. schemas/task.schema.json (for editors) and docs/reference/taskfile.md are made
+from this module. Reading YAML is `taskyaml`'s business.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-
-from tidemill.domain.errors import InvalidValue, TidemillError, UnknownKey
-from tidemill.wire.quantities import parse_bytes, parse_millicores, parse_seconds, parse_share
+from tidemill.domain.errors import InvalidValue
+from tidemill.wire.sections import Bytes, Length, Millicores, Range, Seconds, Section, Share, dump, read
 
 NAME_PATTERN = r"^[0-9A-Za-z\u4e00-\u9fff][0-9A-Za-z_\-\u4e00-\u9fff]*$"
 NAME_MAX = 60
 """At most 60 characters: Chinese, letters, digits, `_`, `-`; the first Chinese, a letter or a digit (TI-ONE's rule)."""
+TAGS_MAX, TAG_KEY_MAX, TAG_VALUE_MAX = 50, 127, 255
 
-# Dumped in a form that reads back as the same value: thousandths with their `m`, shares with their `%`.
-Bytes = Annotated[int, BeforeValidator(lambda v: parse_bytes(v, field=""), json_schema_input_type=int | str)]
-Seconds = Annotated[float, BeforeValidator(lambda v: parse_seconds(v, field=""), json_schema_input_type=float | str)]
-Millicores = Annotated[
-    int,
-    BeforeValidator(lambda v: parse_millicores(v, field=""), json_schema_input_type=float | str),
-    PlainSerializer(lambda v: f"{v}m", return_type=str, when_used="json-unless-none"),
-]
-Share = Annotated[
-    float | int,
-    BeforeValidator(lambda v: parse_share(v, field=""), json_schema_input_type=float | int | str),
-    PlainSerializer(lambda v: f"{v * 100:.12g}%" if isinstance(v, float) else v, return_type=int | str, when_used="json"),
-]
+Character = Annotated[str, Length(1, 1)]
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
+@dataclass(frozen=True, kw_only=True)
 class InputSection(Section):
-    path: str
+    """What to predict. `input: PATH` is short for `input: {path: PATH}`."""
+
+    path: Annotated[str, Length(1, 4096)]
     """Folder (ends in `/`, or exists) or object: cos://bucket/path/, s3://…, file:///…, or a plain path."""
-    include: list[str] = []
+    include: list[str] = field(default_factory=list)
     """Patterns of names below the folder to take (`*.jsonl`, `2026/**`); all, if none is given."""
-    exclude: list[str] = []
+    exclude: list[str] = field(default_factory=list)
     """Patterns of names to leave out."""
 
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        return {"path": data} if isinstance(data, str) else data
 
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSection(Section):
-    path: str
+    """Where the results go. `output: PATH` is short for `output: {path: PATH}`."""
+
+    path: Annotated[str, Length(1, 4096)]
     """Folder for the results."""
     if_exists: Literal["refuse", "replace"] = "refuse"
     """What to do when the folder holds other results: refuse, or replace objects of the same name."""
 
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        return {"path": data} if isinstance(data, str) else data
 
+
+@dataclass(frozen=True, kw_only=True)
 class ResultSection(Section):
+    """How predictions are written. `result: TYPE` is short for `result: {type: TYPE}`."""
+
     type: Literal["jsonl", "csv", "parquet", "text"] = "jsonl"
+    """Format of the result objects."""
     form: Literal["auto", "aligned", "joined", "named"] = "auto"
-    """auto: `named` where a file is the record, else `aligned`."""
-    keys: list[str] = []
+    """aligned: line n is the prediction of record n. joined: the record with the key `prediction` added. named:
+    {"path", "prediction"}. auto: `named` where a file is the record, else `aligned`."""
+    keys: list[str] = field(default_factory=list)
     """Input columns to carry into the result."""
     layout: Literal["auto", "per_object", "parts", "single"] = "auto"
     """auto: numbered parts where a file is the record, else one result object per input object."""
 
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        return {"type": data} if isinstance(data, str) else data
 
+
+@dataclass(frozen=True, kw_only=True)
 class FormatSection(Section):
+    """How records lie in the input. `format: TYPE` is short for `format: {type: TYPE}`."""
+
     type: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "file"] = "auto"
+    """jsonl, csv, tsv and text have a record per line, parquet one per row; with file each object is one record, and the
+    model gets its path. auto: by the names of the input objects."""
     compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
-    delimiter: str | None = Field(None, min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
+    """auto: by the names of the input objects."""
+    delimiter: Character | None = None
+    """csv: the character between fields. Not given: a comma (tsv: a tab)."""
+    quote: Character = '"'
+    """csv: the character around fields."""
     header: bool = True
+    """csv: whether the first line of each object has the names of the columns."""
     encoding: str = "utf-8"
+    """csv: how the text is encoded."""
     columns: list[str] | None = None
     """Columns that the model gets; all, if not given."""
     max_record: Bytes = 16 * 1024 * 1024
-    """A longer record is an error of that record."""
+    """A longer record is an error of that record (`16Mi`)."""
     result: ResultSection = ResultSection()
 
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        return {"type": data} if isinstance(data, str) else data
 
+
+@dataclass(frozen=True, kw_only=True)
 class ResourcesSection(Section):
+    """What each instance may use."""
+
     cpu: Millicores | None = None
-    """Cores of each instance (`2`, `0.5`, `500m`), kept as thousandths. Not given: what the engine has, shared by the instances."""
+    """Cores of each instance (`2`, `0.5`, `500m`). Not given: what the engine has, shared by the instances."""
     memory: Bytes | None = None
-    """Memory of each instance (`4Gi`)."""
-    gpu: float = Field(0, ge=0, le=64)
+    """Memory of each instance (`4Gi`). Not given: what the engine has, shared by the instances."""
+    gpu: Annotated[float, Range(0, 64)] = 0.0
     """Cards of each instance."""
     gpu_type: str | None = None
+    """Kind of card."""
 
-    @field_validator("cpu")
-    @classmethod
-    def _cpu(cls, value: int | None) -> int | None:
-        if value is not None and not 100 <= value <= 1_024_000:
-            raise InvalidValue(f"{value / 1000:g} cores is out of range.", remedy="Write between 0.1 and 1024.")
-        return value
-
-    @field_validator("memory")
-    @classmethod
-    def _memory(cls, value: int | None) -> int | None:
-        if value is not None and not 64 * 2**20 <= value <= 2**44:
-            raise InvalidValue(f"{value} bytes of memory is out of range.", remedy="Write between 64Mi and 16Ti.")
-        return value
+    def check(self) -> None:
+        if self.cpu is not None and not 100 <= self.cpu <= 1_024_000:
+            raise InvalidValue(
+                f"{self.cpu / 1000:g} cores is out of range.", field="cpu", remedy="Write between 0.1 and 1024."
+            )
+        if self.memory is not None and not 64 * 2**20 <= self.memory <= 2**44:
+            raise InvalidValue(
+                f"{self.memory} bytes is out of range.", field="memory", remedy="Write between 64Mi and 16Ti."
+            )
 
 
+@dataclass(frozen=True, kw_only=True)
 class BatchSection(Section):
-    size: int | None = Field(None, ge=1, le=10_000_000)
+    """What to fix instead of leaving it to be measured."""
+
+    size: Annotated[int, Range(1, 10_000_000)] | None = None
     """Records in a mini-batch."""
-    processes: int | None = Field(None, ge=1, le=1024)
-    threads: int | None = Field(None, ge=1, le=1024)
+    processes: Annotated[int, Range(1, 1024)] | None = None
+    """Processes in an instance."""
+    threads: Annotated[int, Range(1, 1024)] | None = None
+    """Threads that numeric libraries may use in each process."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class TaskFile(Section):
     """A task, as asked for."""
 
-    name: str = Field(max_length=NAME_MAX)
-    """Letters, digits, Chinese, `_`, `-`; at most 60."""
-    description: str = Field("", max_length=1024)
+    noun: ClassVar[str] = "task"
+
+    name: str
+    """Letters, digits, Chinese, `_`, `-`; at most 60. The first is Chinese, a letter or a digit."""
+    description: Annotated[str, Length(0, 1024)] = ""
+    """What it is for."""
     region: str = "local"
+    """Where it runs: a region of the server's settings."""
     model: str | None = None
-    """Repository entry (`churn@2`, `churn@champion`) or a folder (`./model`)."""
+    """Repository entry (`churn@2`, `churn`) or a folder (`./model`)."""
     image: str | None = None
     """Container image; needs a container engine."""
     code: str | None = None
     """Folder whose files go before the model package's code."""
     command: list[str] | None = None
     """The user's own start command (a string is split into words)."""
-    env: dict[str, str] = {}
-    secrets: list[str] = []
-    """Names of stored secrets, put into the environment."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the instances."""
+    secrets: list[str] = field(default_factory=list)
+    """Names of stored secrets, put into the environment. Never their values."""
     input: InputSection
     output: OutputSection
     format: FormatSection = FormatSection()
     resources: ResourcesSection = ResourcesSection()
-    instances: int = Field(1, ge=1, le=10_000)
-    priority: int = Field(0, ge=-100, le=100)
+    instances: Annotated[int, Range(1, 10_000)] = 1
+    """How many instances share the work."""
+    priority: Annotated[int, Range(-100, 100)] = 0
     """Higher goes first."""
     deadline: Seconds | None = None
-    """Seconds after creation (`2h`) at which the task is stopped, keeping what is committed."""
-    retries: int = Field(3, ge=0, le=100)
+    """Time after creation (`2h`) at which the task is stopped, keeping what is committed."""
+    retries: Annotated[int, Range(0, 100)] = 3
     """How often an instance that dies is replaced."""
     record_timeout: Seconds | None = None
-    """Longest time that one record may take."""
+    """Longest time that one record may take (`30s`)."""
     tolerance: Share = 0.01
     """Failed records that are still a success: a share (`1%`) or a count (`20`)."""
     batch: BatchSection = BatchSection()
-    """What to fix instead of leaving it to be measured."""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = field(default_factory=dict)
+    """For finding tasks again; at most 50."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, data: Any) -> Any:
-        """`input: path`, `output: path`, `format: csv` and `command: "sh run.sh"` are short for sections and lists."""
+    def short_forms(cls, data: object) -> object:
         if not isinstance(data, Mapping):
-            raise InvalidValue("a task is a mapping of keys to values.", remedy="Start with `name:` and `input:`.")
+            return data
         data = dict(data)
-        for key, inner in (("input", "path"), ("output", "path"), ("format", "type")):
-            if isinstance(data.get(key), str):
-                data[key] = {inner: data[key]}
         if isinstance(data.get("command"), str):
-            import shlex  # only here, and rarely
-
-            data["command"] = shlex.split(data["command"])
+            try:
+                data["command"] = shlex.split(data["command"])
+            except ValueError as error:
+                raise InvalidValue(f"{error}.", field="command", remedy="Close the quotation.") from None
         for key in ("env", "tags"):
             if isinstance(data.get(key), Mapping):
-                data[key] = {str(k): _scalar(v) for k, v in data[key].items()}
+                data[key] = {str(name): _scalar(value) for name, value in data[key].items()}
         return data
 
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        check_name(value)
-        return value
-
-    @field_validator("tags")
-    @classmethod
-    def _tags(cls, value: dict[str, str]) -> dict[str, str]:
-        if len(value) > 50 or any(not k or len(k) > 127 or len(v) > 255 for k, v in value.items()):
-            raise InvalidValue("too many or too long tags.", remedy="At most 50; keys up to 127, values up to 255.")
-        return value
-
-    @field_validator("env")
-    @classmethod
-    def _env(cls, value: dict[str, str]) -> dict[str, str]:
-        for key in value:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key.startswith("TIDEMILL_"):
-                raise InvalidValue(f"{key!r} cannot be set.", remedy="Use letters, digits and _; not TIDEMILL_….")
-        return value
-
-    @field_validator("deadline", "record_timeout")
-    @classmethod
-    def _positive(cls, value: float | None) -> float | None:
-        if value is not None and value <= 0:
-            raise InvalidValue(f"{value:g} s is not a time to come.", remedy="Write it like 90s, 15m or 2h.")
-        return value
-
-    @model_validator(mode="after")
-    def _something_to_run(self) -> TaskFile:
+    def check(self) -> None:
+        check_name(self.name, field="name")
+        for name in self.env:
+            if not _ENV_NAME.fullmatch(name) or name.startswith("TIDEMILL_"):
+                raise InvalidValue(
+                    f"{name!r} cannot be set.", field="env", remedy="Use letters, digits and _; not TIDEMILL_…."
+                )
+        long = any(not k or len(k) > TAG_KEY_MAX or len(v) > TAG_VALUE_MAX for k, v in self.tags.items())
+        if long or len(self.tags) > TAGS_MAX:
+            raise InvalidValue(
+                "too many or too long.",
+                field="tags",
+                remedy=f"At most {TAGS_MAX}; keys up to {TAG_KEY_MAX} characters, values up to {TAG_VALUE_MAX}.",
+            )
+        for key in ("deadline", "record_timeout"):
+            if getattr(self, key) == 0:
+                raise InvalidValue("0 s is not a time to come.", field=key, remedy="Write it like 90s, 15m or 2h.")
         if self.model is None and self.image is None and self.code is None:
-            raise InvalidValue("nothing to run.", remedy="Give `model` (or `image`, or `code` with `command`).")
-        return self
+            raise InvalidValue(
+                "is required.", field="model", remedy="Give a folder or an entry of the model repository."
+            )
+        if self.command is not None and not self.command:
+            raise InvalidValue("is empty.", field="command", remedy="Leave it out, or give a command.")
 
 
 def check_name(value: str, *, field: str = "") -> None:
     """Raises InvalidValue unless `value` is a good name of a task or model."""
-    if len(value) > NAME_MAX or not re.match(NAME_PATTERN, value):
+    if len(value) > NAME_MAX or not re.fullmatch(NAME_PATTERN.strip("^$"), value):
         raise InvalidValue(
             f"{value[:80]!r} is not a good name.",
             field=field or None,
-            remedy="Use Chinese, letters, digits, _ and -, at most 60, starting with Chinese, a letter or a digit.",
+            remedy=f"Use Chinese, letters, digits, _ and -, at most {NAME_MAX}, starting with none of _ and -.",
         )
 
 
 def _scalar(value: object) -> object:
-    """YAML's numbers as the text that was meant; anything else is left for validation to refuse."""
+    """JSON's numbers and truth values as the text that was meant; anything else is left to be refused."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value is None:
+        return ""
     return str(value) if isinstance(value, int | float) else value
 
 
 def parse_task(data: Mapping[str, Any]) -> TaskFile:
     """A validated task. Raises InvalidValue or UnknownKey for the first thing that is wrong, by its dotted name."""
-    try:
-        return TaskFile.model_validate(data)
-    except ValidationError as error:
-        raise first_error(error, TaskFile) from error
+    return read(TaskFile, data)
 
 
-def first_error(error: ValidationError, model: type[BaseModel]) -> TidemillError:
-    """The first finding of pydantic in our words."""
-    found = error.errors()[0]
-    path = ".".join(str(part) for part in found["loc"])
-    if found["type"] == "extra_forbidden":
-        *above, key = [str(part) for part in found["loc"]]
-        return UnknownKey.among(key, _keys_at(model, above), where=".".join(above))
-    cause = found.get("ctx", {}).get("error")
-    if isinstance(cause, InvalidValue):
-        return InvalidValue(cause.message, field=path or cause.field, remedy=cause.remedy)
-    if found["type"] == "missing":
-        return InvalidValue("is required.", field=path, remedy="Add it.")
-    value = repr(found.get("input"))
-    return InvalidValue(f"{value[:80]} is not allowed: {found['msg']}.", field=path)
-
-
-def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+def dump_task(task: TaskFile) -> dict[str, Any]:
+    """The task as JSON values; `parse_task` of it is the same task."""
+    return dump(task)
