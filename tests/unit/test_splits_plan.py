@@ -1,0 +1,140 @@
+"""Splits as they are planned: whatever the listing, everything is covered once, in order, and in pieces of a sane size."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.domain.splits import (
+    GROUP_FILES,
+    PART_FILES,
+    SPLIT_BYTES_MAX,
+    SPLIT_BYTES_MIN,
+    SPREAD,
+    Cut,
+    Layout,
+    ListedObject,
+    PlannedSplit,
+    plan_splits,
+)
+
+sizes_lists = st.lists(
+    st.one_of(st.integers(0, 200), st.integers(0, 100_000), st.integers(0, 200 * 1024 * 1024)), max_size=80
+)
+
+
+def listing_of(sizes: list[int]) -> list[ListedObject]:
+    listing, at = [], 0
+    for ordinal, size in enumerate(sizes):
+        line = 40 + len(str(ordinal))
+        listing.append(ListedObject(ordinal, f"{ordinal:05d}.jsonl", size, "etag", at, at + line))
+        at += line
+    return listing
+
+
+def planned(sizes: list[int], cut: Cut, layout: Layout = Layout.PER_OBJECT) -> list[PlannedSplit]:
+    return list(
+        plan_splits(listing_of(sizes), cut, layout, total_objects=len(sizes), total_bytes=sum(sizes))
+    )
+
+
+@given(sizes_lists, st.sampled_from(Cut), st.sampled_from(Layout))
+def test_every_byte_of_every_object_is_in_exactly_one_split(sizes: list[int], cut: Cut, layout: Layout) -> None:
+    listing = listing_of(sizes)
+    covered: list[tuple[int, int, int]] = []
+    for split in planned(sizes, cut, layout):
+        objects = listing[split.first_object : split.first_object + split.objects]
+        assert (split.listing_start, split.listing_stop) == (objects[0].listing_start, objects[-1].listing_stop)
+        if split.stop == -1:
+            assert split.start == 0
+            covered.extend((each.ordinal, 0, each.size) for each in objects)
+            assert split.bytes == sum(each.size for each in objects)
+        else:
+            assert split.objects == 1 and split.start < split.stop
+            covered.append((split.first_object, split.start, split.stop))
+            assert split.bytes == split.stop - split.start
+    for ordinal, pieces in groupby(covered, key=lambda piece: piece[0]):
+        ranges = [(start, stop) for _, start, stop in pieces]
+        assert ranges[0][0] == 0 and ranges[-1][1] == sizes[ordinal]
+        assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+    assert [ordinal for ordinal, _ in groupby(covered, key=lambda piece: piece[0])] == list(range(len(sizes)))
+
+
+@given(sizes_lists, st.sampled_from(Cut), st.sampled_from(Layout))
+def test_splits_are_numbered_and_units_never_step_back_or_skip(sizes: list[int], cut: Cut, layout: Layout) -> None:
+    splits = planned(sizes, cut, layout)
+    assert [split.no for split in splits] == list(range(len(splits)))
+    units = [split.unit for split in splits]
+    assert units == sorted(units)
+    assert sorted(set(units)) == list(range(len(set(units))))
+
+
+@given(sizes_lists, st.sampled_from(Layout))
+def test_an_object_never_spans_units(sizes: list[int], layout: Layout) -> None:
+    home: dict[int, int] = {}
+    for split in planned(sizes, Cut.RANGES, layout):
+        for ordinal in range(split.first_object, split.first_object + split.objects):
+            assert home.setdefault(ordinal, split.unit) == split.unit
+
+
+@given(sizes_lists)
+def test_only_ranges_cut_objects(sizes: list[int]) -> None:
+    for cut in (Cut.WHOLE, Cut.FILES):
+        assert all(split.stop == -1 for split in planned(sizes, cut))
+
+
+@given(sizes_lists)
+def test_pieces_are_within_bounds(sizes: list[int]) -> None:
+    target = max(SPLIT_BYTES_MIN, min(SPLIT_BYTES_MAX, sum(sizes) // SPREAD))
+    for split in planned(sizes, Cut.RANGES):
+        assert split.bytes <= target
+        assert split.objects <= GROUP_FILES
+        assert split.stop == -1 or split.bytes >= target // 2  # a cut object is larger than one piece
+
+
+def test_a_single_layout_is_one_unit() -> None:
+    splits = planned([10, 50_000_000, 10], Cut.RANGES, Layout.SINGLE)
+    assert {split.unit for split in splits} == {0}
+
+
+def test_parts_hold_a_bounded_number_of_files() -> None:
+    splits = planned([1] * 20_000, Cut.FILES, Layout.PARTS)
+    files: dict[int, int] = {}
+    for split in splits:
+        files[split.unit] = files.get(split.unit, 0) + split.objects
+    assert len(files) == 5
+    assert max(files.values()) <= PART_FILES
+    assert all(split.objects == GROUP_FILES for split in splits)
+
+
+def test_few_files_that_are_records_are_spread() -> None:
+    assert [split.objects for split in planned([1] * 100, Cut.FILES, Layout.PARTS)] == [1] * 100
+    assert {split.objects for split in planned([1] * 640, Cut.FILES, Layout.PARTS)} == {10}
+
+
+def test_a_small_input_is_spread_over_many_splits() -> None:
+    assert len(planned([1_000_000], Cut.RANGES)) == SPREAD
+    assert len(planned([3_000], Cut.RANGES)) == 1
+
+
+def test_a_large_object_closes_the_group_before_it() -> None:
+    splits = planned([10, 10, 2**30, 10], Cut.RANGES)
+    assert (splits[0].objects, splits[0].unit) == (2, 0)
+    assert {split.unit for split in splits[1:-1]} == {1}
+    assert (splits[-1].first_object, splits[-1].unit) == (3, 2)
+
+
+@pytest.mark.parametrize("cut", list(Cut))
+def test_empty_objects_are_grouped_and_an_empty_listing_has_no_split(cut: Cut) -> None:
+    assert planned([], cut) == []
+    assert sum(split.objects for split in planned([0, 0, 0], cut)) == 3
+
+
+def test_a_million_objects_are_planned_as_a_stream() -> None:
+    source = (ListedObject(n, "x", 10, "e", n * 40, n * 40 + 40) for n in range(1_000_000))
+    splits = plan_splits(source, Cut.RANGES, Layout.PER_OBJECT, total_objects=1_000_000, total_bytes=10_000_000)
+    assert next(splits).objects == GROUP_FILES
+    assert next(source).ordinal == GROUP_FILES + 1  # no further than the split that was asked for
