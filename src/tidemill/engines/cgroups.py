@@ -42,35 +42,19 @@ def hierarchies() -> list[Hierarchy]:
         mount_root, mount_point = left.split()[3:5]
         kind, _, options = right.split(" ", 2)
         if kind == "cgroup2":
-            found.append(
-                Hierarchy(2, _inside(mount_point, mount_root, own.get("", "/")))
-            )
+            found.append(Hierarchy(2, _inside(mount_point, mount_root, own.get("", "/"))))
         elif kind == "cgroup":
             names = {"memory", "pids", "cpu"} & set(options.split(","))
             if names:
-                found.append(
-                    Hierarchy(
-                        1,
-                        _inside(
-                            mount_point, mount_root, own.get(sorted(names)[0], "/")
-                        ),
-                    )
-                )
-    ours = [
-        one
-        for one in found
-        if os.access(one.base, os.W_OK)
-        and os.access(one.base / "cgroup.procs", os.W_OK)
-    ]
+                found.append(Hierarchy(1, _inside(mount_point, mount_root, own.get(min(names), "/"))))
+    ours = [one for one in found if os.access(one.base, os.W_OK) and os.access(one.base / "cgroup.procs", os.W_OK)]
     for one in ours:
         if one.version == 2:
             _hand_on_controllers(one.base)
     return ours
 
 
-def make(
-    hierarchies: Iterable[Hierarchy], name: str, limits: GroupLimits
-) -> list[Path]:
+def make(hierarchies: Iterable[Hierarchy], name: str, limits: GroupLimits) -> list[Path]:
     """Makes a group called `name` in each hierarchy; those that exist are used. A hierarchy that refuses is skipped."""
     made = []
     for one in hierarchies:
@@ -89,9 +73,7 @@ def members(groups: Iterable[Path]) -> set[int]:
     pids: set[int] = set()
     for group in groups:
         with contextlib.suppress(OSError):  # the group is gone
-            pids.update(
-                int(word) for word in (group / "cgroup.procs").read_text().split()
-            )
+            pids.update(int(word) for word in (group / "cgroup.procs").read_text().split())
     return pids
 
 
@@ -188,7 +170,5 @@ def _limit(hierarchy: Hierarchy, folder: Path, limits: GroupLimits) -> None:
     )
     for name, value in values.items():
         if (folder / name).exists():
-            with contextlib.suppress(
-                OSError
-            ):  # a limit above the parent's is refused: the parent's holds then
+            with contextlib.suppress(OSError):  # a limit above the parent's is refused: the parent's holds then
                 (folder / name).write_text(value)

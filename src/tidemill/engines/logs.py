@@ -26,9 +26,7 @@ def read(path: Path, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         with path.open("rb") as file:
             try:
                 start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
-                stop = min(
-                    os.lseek(file.fileno(), start, os.SEEK_HOLE), start + limit_bytes
-                )
+                stop = min(os.lseek(file.fileno(), start, os.SEEK_HOLE), start + limit_bytes)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # at or behind the end
                     return b"", offset
@@ -59,15 +57,5 @@ def bound(path: Path, limit_bytes: int) -> None:
         head = min(_HEAD_KEPT_BYTES, limit_bytes // 4) // _BLOCK_BYTES * _BLOCK_BYTES
         with path.open("r+b") as file:
             fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
-            fallocate.argtypes = [
-                ctypes.c_int,
-                ctypes.c_int,
-                ctypes.c_int64,
-                ctypes.c_int64,
-            ]
-            fallocate(
-                file.fileno(),
-                _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE,
-                head,
-                max(0, stop - head),
-            )
+            fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+            fallocate(file.fileno(), _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, head, max(0, stop - head))

@@ -28,10 +28,7 @@ def machine_resources() -> Resources:
 
 def _memory_limit_bytes() -> int | None:
     """As a container sees its own limit; None where there is none."""
-    for path in (
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ):
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(path).read_text())
             if limit < _V1_UNLIMITED_BYTES:
@@ -46,9 +43,5 @@ def _cpu_quota_millicores() -> int | None:
     with contextlib.suppress(OSError, ValueError):
         quota_us = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
         if quota_us > 0:
-            return (
-                quota_us
-                * 1000
-                // int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-            )
+            return quota_us * 1000 // int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
     return None

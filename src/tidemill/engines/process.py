@@ -34,26 +34,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, EXIT_STOPPED, Fault
 
 from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
 from tidemill.engines import cgroups, logs, procfs, spawn
 from tidemill.engines.machine import machine_resources
 from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen
-from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, EXIT_STOPPED, Fault
 
 _FORGET_WITHIN_S = 2.0
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ")
 _MARKER = "TIDEMILL_INSTANCE"
 _NO_FAULT = frozenset({EXIT_DONE, EXIT_STOPPED, EXIT_ORPHANED})
-_RESET_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGCHLD,
-)
+_RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
@@ -97,16 +90,22 @@ class ProcessEngine(Engine):
     name = "process"
 
     def __init__(
-        self, root: Path, capacity: Resources | None = None, limits: Limits = Limits()
+        self,
+        root: Path,
+        capacity: Resources | None = None,
+        limits: Limits = Limits(),
+        agent: Sequence[str] = (sys.executable, "-P", "-m", "tidemill_runtime"),
     ) -> None:
-        """root: absolute folder for instances and logs, made where missing. capacity None: what the machine has."""
+        """root: folder for instances and logs, made where missing. capacity None: what the machine has.
+
+        agent: what an instance becomes; the path of its manifest follows.
+        """
         self._root = root.absolute()
         self._capacity = capacity or machine_resources()
         self._limits = limits
+        self._agent = list(agent)
         self._hierarchies = cgroups.hierarchies()
-        self._group_prefix = (
-            f"tidemill-{hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]}-"
-        )
+        self._group_prefix = f"tidemill-{hashlib.sha256(os.fsencode(self._root)).hexdigest()[:8]}-"
         self._reaping = threading.Lock()
         self._cores: dict[InstanceId, list[int]] = {}
         for folder in (self._root / "instances", self._root / "logs"):
@@ -122,9 +121,7 @@ class ProcessEngine(Engine):
                         self._prepare(place, one)
                         _spawn(place, lock_fd)
             except OSError as error:
-                raise EngineFailed(
-                    f"instance {one.instance} could not be launched: {error}."
-                ) from error
+                raise EngineFailed(f"instance {one.instance} could not be launched: {error}.") from error
 
     def observe(self, instances: Sequence[InstanceId]) -> list[Observation]:
         return [self._observe(self._place(instance)) for instance in instances]
@@ -139,7 +136,7 @@ class ProcessEngine(Engine):
             due = _boot_time_s() + grace_s
             if noted is None or due < noted:
                 _write_json(place.folder / "kill_at.json", {"boot_time_s": due})
-            if noted is None:
+            if noted is None and grace_s > 0:
                 procfs.send(identity, signal.SIGTERM)
             if grace_s <= 0:
                 self._kill(place, identity)
@@ -153,9 +150,7 @@ class ProcessEngine(Engine):
                 self._clear(place)
                 self._cores.pop(instance, None)
 
-    def logs(
-        self, instance: InstanceId, offset: int, limit_bytes: int
-    ) -> tuple[bytes, int]:
+    def logs(self, instance: InstanceId, offset: int, limit_bytes: int) -> tuple[bytes, int]:
         return logs.read(self._place(instance).log, offset, limit_bytes)
 
     def capacity(self) -> Resources:
@@ -169,30 +164,20 @@ class ProcessEngine(Engine):
                 log.unlink()
 
     def _place(self, instance: InstanceId) -> _Place:
-        return _Place(
-            instance,
-            self._root / "instances" / instance,
-            self._root / "logs" / f"{instance}.log",
-        )
+        return _Place(instance, self._root / "instances" / instance, self._root / "logs" / f"{instance}.log")
 
     def _prepare(self, place: _Place, launch: Launch) -> None:
         place.scratch.mkdir(mode=0o700, exist_ok=True)
         manifest = place.folder / "manifest.json"
-        _write(
-            manifest,
-            msgspec.json.encode(replace(launch.manifest, scratch=str(place.scratch))),
-        )
+        _write(manifest, msgspec.json.encode(replace(launch.manifest, scratch=str(place.scratch))))
         wanted = cgroups.GroupLimits(
-            memory_bytes=launch.resources.memory_bytes
-            + self._limits.memory_slack_bytes,
+            memory_bytes=launch.resources.memory_bytes + self._limits.memory_slack_bytes,
             millicores=launch.resources.millicores,
             processes=self._limits.processes,
         )
-        groups = cgroups.make(
-            self._hierarchies, self._group_prefix + place.instance, wanted
-        )
+        groups = cgroups.make(self._hierarchies, self._group_prefix + place.instance, wanted)
         plan = {
-            "argv": [sys.executable, "-P", "-m", "tidemill_runtime", str(manifest)],
+            "argv": [*self._agent, str(manifest)],
             "env": _environment(place, launch.manifest.env),
             "scratch": str(place.scratch),
             "groups": [str(group) for group in groups],
@@ -217,10 +202,7 @@ class ProcessEngine(Engine):
         if identity is None:
             if not place.folder.exists():
                 return Observation(place.instance, Seen.UNKNOWN)
-            with (
-                contextlib.suppress(OSError),
-                _locked(place.folder),
-            ):  # as soon as a launch under way is over
+            with contextlib.suppress(OSError), _locked(place.folder):  # as soon as a launch under way is over
                 identity = place.identity()
             if identity is None:
                 return Observation(place.instance, Seen.UNKNOWN)
@@ -288,13 +270,7 @@ def _environment(place: _Place, extra: dict[str, str]) -> dict[str, str]:
     """Nothing of the server's but the paths that its Python may need: its environment may hold keys."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     scratch = str(place.scratch)
-    own = {
-        "HOME": scratch,
-        "TMPDIR": scratch,
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        _MARKER: place.instance,
-    }
+    own = {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", _MARKER: place.instance}
     return {**passed_on, **own, **extra, _MARKER: place.instance}
 
 
@@ -327,14 +303,8 @@ def _judge(place: _Place) -> Observation:
         return Observation(place.instance, Seen.EXITED, code)
     text = logs.evidence(place.log)
     fault = told[1] if told else None
-    if (
-        fault is None
-        and code in (-signal.SIGKILL, None)
-        and cgroups.out_of_memory_kills(place.groups())
-    ):
-        fault = Fault(
-            "out_of_memory", "The kernel killed the instance at its memory limit.", text
-        )
+    if fault is None and code in (-signal.SIGKILL, None) and cgroups.out_of_memory_kills(place.groups()):
+        fault = Fault("out_of_memory", "The kernel killed the instance at its memory limit.", text)
     if fault is None and code == spawn.FAILED:
         fault = Fault("internal", "The instance could not be set up.", text)
     return Observation(place.instance, Seen.EXITED, code, fault, text)
@@ -355,11 +325,7 @@ def _told_fault(place: _Place) -> tuple[int | None, Fault | None] | None:
 def _kill_at_s(place: _Place, identity: procfs.Identity) -> float | None:
     """When patience ends, in seconds since the boot that the instance is of; None before `terminate`."""
     noted = _read_json(place.folder / "kill_at.json")
-    return (
-        float(noted["boot_time_s"])
-        if noted and identity.boot == procfs.boot_id()
-        else None
-    )
+    return float(noted["boot_time_s"]) if noted and identity.boot == procfs.boot_id() else None
 
 
 def _boot_time_s() -> float:

@@ -49,9 +49,7 @@ def stat(pid: int) -> Stat | None:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = text[
-        text.rindex(")") + 2 :
-    ].split()  # the name before it may hold spaces and parentheses
+    fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold spaces and parentheses
     return Stat(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 
@@ -60,9 +58,7 @@ def alive(process: Identity) -> bool:
     if process.boot != boot_id():
         return False
     seen = stat(process.pid)
-    return (
-        seen is not None and seen.start_ticks == process.start_ticks and not seen.dead
-    )
+    return seen is not None and seen.start_ticks == process.start_ticks and not seen.dead
 
 
 def send(process: Identity, signal_number: int) -> None:
@@ -98,10 +94,7 @@ def belonging(leader: int, leader_start_ticks: int, marker: bytes) -> list[Ident
     mine = {
         seen.pid
         for seen in living.values()
-        if (
-            seen.session == leader
-            and _is_of_leader(living.get(leader), leader_start_ticks)
-        )
+        if (seen.session == leader and _is_of_leader(living.get(leader), leader_start_ticks))
         or marker in _environment(seen.pid)
     }
     grown = True

@@ -79,15 +79,11 @@ def drop_rights() -> None:
         last = int(file.read())
     for capability in range(last + 1):
         if capability != _CAP_DAC_OVERRIDE:
-            libc.prctl(
-                _PR_CAPBSET_DROP, capability, 0, 0, 0
-            )  # refused without CAP_SETPCAP: then there is none to drop
+            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # refused without CAP_SETPCAP: then there is none to drop
     keep = 1 << _CAP_DAC_OVERRIDE if os.geteuid() == 0 else 0
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     for kept in (keep, 0):  # a server that has not even that one keeps none
-        sets = (ctypes.c_uint32 * 6)(
-            kept, kept, 0, 0, 0, 0
-        )  # effective, permitted, inheritable; low words, then high
+        sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)  # effective, permitted, inheritable; low words, then high
         if libc.capset(header, sets) == 0:
             return
     raise OSError(ctypes.get_errno(), "capset")
@@ -96,10 +92,6 @@ def drop_rights() -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except (
-        Exception
-    ) as error:  # whatever it is: the log is where the engine looks for the evidence
-        sys.stderr.write(
-            f"The instance could not be set up: {type(error).__name__}: {error}\n"
-        )
+    except Exception as error:  # noqa: BLE001 - whatever it is, the engine looks into the log for the evidence
+        sys.stderr.write(f"The instance could not be set up: {type(error).__name__}: {error}\n")
         sys.exit(FAILED)
