@@ -17,7 +17,8 @@ from typing import Any, Dict, List, Optional
 CONTRACT_VERSION = 1
 """Raised with each change that an older instance cannot follow; a coordinator accepts this one and the one before."""
 
-# Exit codes of an instance. Anything else, and any signal, is a crash.
+# Exit codes of an instance. Anything else, and any signal, is a crash. At its end an agent writes exit.json beside its
+# manifest, {"exit_code": int, "fault": Fault or null}, for a coordinator that cannot see the exit code (it was restarted).
 EXIT_DONE = 0
 EXIT_FATAL = 3  # the fault was reported to the coordinator and written to exit.json
 EXIT_ORPHANED = 4  # the coordinator went away for longer than it may, or the socket closed
@@ -145,7 +146,8 @@ class Commit:
     """What an instance asks to be made a result: one part, which covers [begin, end) of its lease's split.
 
     The part is `data`, then `errors` (JSON lines of ErrorRecord), then `index` (JSON lines of Segment; only if
-    the part has records of more than one object and is not of whole-file records). sha256 is of all of it, in hex.
+    the part has records of more than one object and is not of whole-file records). sha256 is of all of it, in hex. A part of
+    no bytes at all is not written.
     done: nothing of the split is left; otherwise the coordinator leases the rest anew in its answer.
     """
 
