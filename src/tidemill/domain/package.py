@@ -36,10 +36,19 @@ class PackageFile:
 
 
 def package_digest(files: Iterable[PackageFile]) -> str:
-    """sha256 in hex over the canonical JSON of the files, sorted by path: equal for equal content, wherever it lies."""
+    """sha256 in hex of the canonical form: equal for equal content, wherever it lies."""
+    return hashlib.sha256(canonical(files)).hexdigest()
+
+
+def canonical(files: Iterable[PackageFile]) -> bytes:
+    """The one way to write a package down: JSON of the files, sorted by path."""
     listed = [asdict(file) for file in sorted(files, key=lambda file: file.path.encode())]
-    text = json.dumps(listed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(listed, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_canonical(text: bytes) -> list[PackageFile]:
+    """What `canonical` wrote."""
+    return [PackageFile(**file) for file in json.loads(text)]
 
 
 def is_ignored(path: str) -> bool:
