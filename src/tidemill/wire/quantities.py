@@ -73,7 +73,9 @@ def parse_millicores(value: float | str, *, field: str) -> int:
 
 
 def parse_share(value: float | str, *, field: str) -> float | int:
-    """`10%` as 0.1 (a float is a share), a whole number as itself (a count)."""
+    """`10%`, `0.1` and the float 0.1 as 0.1 (a share), a whole number as itself (a count)."""
+    if isinstance(value, float) and 0 <= value <= 1:
+        return value
     found = _split(value)
     if found is None or found[1] not in ("", "%"):
         raise InvalidValue(f"{value!r} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20.")

@@ -33,6 +33,17 @@ class Kind:
     schema: Mapping[str, object]
     dump: Callable[[Any], object] = lambda value: value
 
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> Any:
+        """Lets a pydantic model (of the JSON API) have a field in this notation."""
+        from pydantic_core import core_schema  # only where pydantic is there already
+
+        return core_schema.no_info_plain_validator_function(
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(self.dump)
+        )
+
+    def __get_pydantic_json_schema__(self, core: object, handler: object) -> dict[str, object]:
+        return dict(self.schema)
+
 
 @dataclass(frozen=True)
 class Range:
