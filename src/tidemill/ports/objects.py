@@ -26,11 +26,17 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Piece:
-    """A byte range of an object: [start, stop); stop None is its end."""
+    """A byte range of an object: [start, stop); stop None is its end.
+
+    sha256: what the bytes of the range, and then those of `followed_by`, have to add up to; None checks nothing. (A
+    staged part has one digest over its data, errors and index; only the data goes into the result.)
+    """
 
     location: Location
     start: int = 0
     stop: int | None = None
+    sha256: str | None = None
+    followed_by: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,19 @@ class Objects(Protocol):
         """Writes the whole object, replacing what is there. No reader ever sees half of it."""
 
     def create(self, location: Location, data: bytes) -> bool:
-        """Writes it only if nothing is there; False otherwise. Our own write, repeated after a lost answer, counts as made."""
+        """Writes it only if nothing is there; False otherwise.
+
+        Our own write, repeated by the client below because its answer was lost, counts as made.
+        """
 
     def compose(
         self, target: Location, pieces: Sequence[bytes | Piece], *, staging: Location, replace: bool = False
     ) -> Composed:
         """Makes one object of literal bytes and ranges of others, all or nothing, in flat memory.
 
-        staging: a free location of the same store for what has to lie somewhere first. Idempotent: if the target is already
-        there with the same content (size and digest), that counts as made. If something else is there and not `replace`,
-        raises Conflict. A missing piece raises PartDamaged.
+        staging: a free location of the same store for what has to lie somewhere first. Idempotent: if the target is
+        already there with the same content (size and digest), that counts as made. If something else is there and not
+        `replace`, raises Conflict. A piece that is missing, short or not of its digest raises PartDamaged.
         """
 
     def delete(self, locations: Iterable[Location]) -> None:
@@ -92,4 +101,4 @@ class Objects(Protocol):
         """Scoped access to write one object. Locally the folder is made."""
 
     def check_writable(self, folder: Location) -> None:
-        """Raises StorageDenied or InvalidValue (with the reason) if nothing can be written below the folder; leaves nothing."""
+        """Raises StorageDenied or InvalidValue (with the reason) if nothing can be written below it; leaves nothing."""

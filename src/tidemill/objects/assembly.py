@@ -1,0 +1,67 @@
+"""The bytes of a composed object, checked as they pass. Both stores compose from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+from tidemill.domain.errors import NotFound, PartDamaged
+from tidemill.ports.objects import Composed, Piece
+
+Stream = Callable[[Piece], Iterator[bytes]]
+
+
+class Assembly:
+    """One pass over `pieces`: yields their bytes in order; then `made` is the size and digest of all of them.
+
+    stream: reads one piece in chunks, raises NotFound. Raises PartDamaged for a piece that is missing, short or not of
+    its digest; nothing may be made visible before the pass is over.
+    """
+
+    def __init__(self, pieces: Sequence[bytes | Piece], stream: Stream) -> None:
+        self._pieces = pieces
+        self._stream = stream
+        self._all = hashlib.sha256()
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, bytes):
+                yield self._counted(piece)
+            else:
+                yield from self._checked(piece)
+
+    @property
+    def made(self) -> Composed:
+        return Composed(self._size, self._all.hexdigest())
+
+    def run(self) -> Composed:
+        """The whole pass for its digest alone."""
+        for _ in self:
+            pass
+        return self.made
+
+    def _counted(self, chunk: bytes) -> bytes:
+        self._all.update(chunk)
+        self._size += len(chunk)
+        return chunk
+
+    def _checked(self, piece: Piece) -> Iterator[bytes]:
+        alone = len(self._pieces) == 1  # then the digest of all serves for the piece too
+        own = None if alone or piece.sha256 is None else hashlib.sha256()
+        size = 0
+        try:
+            for chunk in self._stream(piece):
+                size += len(chunk)
+                if own is not None:
+                    own.update(chunk)
+                yield self._counted(chunk)
+        except NotFound as error:
+            raise PartDamaged(f"{piece.location} is not there.") from error
+        if piece.stop is not None and size != piece.stop - piece.start:
+            raise PartDamaged(f"{piece.location} ends {piece.stop - piece.start - size} bytes too early.")
+        if piece.sha256 is not None:
+            total = self._all.copy() if own is None else own
+            total.update(piece.followed_by)
+            if total.hexdigest() != piece.sha256:
+                raise PartDamaged(f"{piece.location} is not what was written: its sha256 differs.")
