@@ -14,7 +14,8 @@
     ├── Temporary                    may go away by itself: try again
     │   ├── StorageUnavailable       object storage does not answer, or answers 5xx
     │   ├── StorageFull              no space left
-    │   └── StoreUnavailable         the database does not answer or is busy
+    │   ├── StoreUnavailable         the database does not answer or is busy
+    │   └── ServerUnreachable        the Tidemill server does not answer (raised by the client)
     └── Permanent                    will not go away by itself
         ├── StorageDenied            object storage refuses the credential
         ├── InputChanged             an input object is not the one that was listed
@@ -117,6 +118,10 @@ class StorageFull(Temporary):
 
 class StoreUnavailable(Temporary):
     code = "store_unavailable"
+
+
+class ServerUnreachable(Temporary):
+    code = "server_unreachable"
 
 
 class Permanent(TidemillError):
