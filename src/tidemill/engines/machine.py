@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tidemill.ports.engine import Resources
 
-_KEPT_FOR_THE_SERVER_BYTES = 256 << 20
+_SHARE_FOR_INSTANCES = 0.9
 _V1_UNLIMITED_BYTES = 1 << 60
 
 
 def machine_resources() -> Resources:
-    """All cores that this process may run on, and the memory but for what the server needs; cgroup limits count."""
+    """All cores that this process may run on, and the memory less a tenth; cgroup limits count."""
     millicores = len(os.sched_getaffinity(0)) * 1000
     quota = _cpu_quota_millicores()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -22,7 +22,7 @@ def machine_resources() -> Resources:
         memory = min(memory, limit)
     return Resources(
         millicores=min(millicores, quota) if quota else millicores,
-        memory_bytes=max(memory - _KEPT_FOR_THE_SERVER_BYTES, memory // 2),
+        memory_bytes=int(memory * _SHARE_FOR_INSTANCES),
     )
 
 

@@ -1,0 +1,1 @@
+"""Speed and memory of Tidemill on this machine: `python -m benchmarks`, or `make bench`. Nothing here is a test."""

@@ -1,0 +1,9 @@
+"""W4: the length of a text, so that all the time goes into what stands around the model."""
+
+
+class LengthModel:
+    def load(self):
+        return True
+
+    def predict(self, batch: list[dict]):
+        return [len(record["text"]) for record in batch]
