@@ -1,0 +1,50 @@
+"""The listing of a run's input: an object of JSON lines beside the results. Written by `plan`, read by the coordinator
+and the publisher by byte range.
+
+One line is {"name": …, "size": …, "etag": …}; lines are in byte order of the names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from tidemill.domain.errors import PartDamaged
+from tidemill.domain.location import Location
+from tidemill.domain.splits import ListedObject
+from tidemill.ports.objects import ObjectInfo, Objects
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # escaped: a local name need not be UTF-8
+
+
+def listing_line(info: ObjectInfo) -> bytes:
+    return _encode({"name": info.name, "size": info.size, "etag": info.etag}).encode() + b"\n"
+
+
+def read_listing(
+    objects: Objects, listing: Location, start: int = 0, stop: int | None = None, *, first_ordinal: int = 0
+) -> Iterator[ListedObject]:
+    """The objects of the byte range [start, stop) of a listing, which holds whole lines; the first has `first_ordinal`.
+
+    Raises PartDamaged if the listing is not what was written.
+    """
+    return parse_listing(objects.stream(listing, start, stop), start, first_ordinal)
+
+
+def parse_listing(chunks: Iterable[bytes], start: int, first_ordinal: int) -> Iterator[ListedObject]:
+    """Listed objects of a stream of a listing's bytes that begins at byte `start`."""
+    rest, at, ordinal = b"", start, first_ordinal
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            try:
+                values = json.loads(line)
+                listed = ListedObject(
+                    ordinal, values["name"], values["size"], values["etag"], at, at + len(line) + 1
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise PartDamaged(f"the listing of the input is damaged at byte {at}.", remedy="Start anew.") from error
+            yield listed
+            at, ordinal = listed.listing_stop, ordinal + 1
+    if rest:
+        raise PartDamaged(f"the listing of the input ends in the middle of a line at byte {at}.", remedy="Start anew.")
