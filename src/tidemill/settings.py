@@ -3,7 +3,8 @@
 The CLI loads them and hands the object on; nothing else looks into the environment or the file. `tidemill config show`
 prints what is in force and whence. Unknown keys are refused. docs/reference/settings.md is made from this module.
 
-A variable is the dotted key in capitals with `__` for the dot: `server.port` is TIDEMILL_SERVER__PORT.
+A variable is the dotted key in capitals with `__` for the dot: `server.port` is TIDEMILL_SERVER__PORT. The client's address and
+credential have short names too: `SHORT_VARIABLES`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from tidemill.wire.sections import Bytes, Millicores, Range, Seconds, Secret, Se
 FILE_NAME = "tidemill.toml"
 PREFIX = "TIDEMILL_"
 CONFIG_VARIABLE = "TIDEMILL_CONFIG"
-_FOREIGN = ("TIDEMILL_TEST_",)
+SHORT_VARIABLES = {
+    "TIDEMILL_URL": "client.url",
+    "TIDEMILL_SECRET_ID": "client.secret_id",
+    "TIDEMILL_SECRET_KEY": "client.secret_key",
+}
+"""What every script that speaks to a server sets."""
+_FOREIGN = ("TIDEMILL_TEST_", "TIDEMILL_CRASH_")
 """Variables of that prefix which are not settings."""
 
 
@@ -189,7 +196,8 @@ def load_settings(
             values[key] = (_from_folder(key, value, file.parent), str(file))
     for name in sorted(environ):
         if name.startswith(PREFIX) and not name.startswith(_FOREIGN) and name != CONFIG_VARIABLE:
-            values[name.removeprefix(PREFIX).lower().replace("__", ".")] = (environ[name], name)
+            key = SHORT_VARIABLES.get(name) or name.removeprefix(PREFIX).lower().replace("__", ".")
+            values[key] = (environ[name], name)
     for key, value in (overrides or {}).items():
         if value is not None:
             values[key] = (value, f"--{key.rpartition('.')[2].replace('_', '-')}")
