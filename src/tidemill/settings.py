@@ -29,6 +29,12 @@ SHORT_VARIABLES = {
     "TIDEMILL_SECRET_KEY": "client.secret_key",
 }
 """What every script that speaks to a server sets."""
+ALIASES = {
+    "TIDEMILL_URL": "client.url",
+    "TIDEMILL_SECRET_ID": "client.secret_id",
+    "TIDEMILL_SECRET_KEY": "client.secret_key",
+}
+"""Short names of variables that users of a server set most."""
 _FOREIGN = ("TIDEMILL_TEST_", "TIDEMILL_CRASH_")
 """Variables of that prefix which are not settings."""
 
@@ -51,10 +57,8 @@ class ClientSection(Section):
 
     url: str | None = None
     """Address of the server, like http://127.0.0.1:7400. Not given: the server of the data folder on this machine."""
-    credentials: Path | None = None
-    """JSON file with secret_id and secret_key. Not given: root-credentials.json in the data folder."""
     secret_id: str | None = None
-    """Credential, where a file is not at hand (with secret_key)."""
+    """Credential. Not given: that of root-credentials.json in the data folder."""
     secret_key: Secret | None = None
     """The credential's secret half."""
 
@@ -248,10 +252,7 @@ def _read(values: Mapping[str, tuple[object, str]], environ: Mapping[str, str]) 
     except InvalidValue as error:
         raise _with_origin(error, values) from None
     home = Path(environ["HOME"]) if environ.get("HOME") else None
-    client = settings.client
-    if client.credentials is not None:
-        client = client.replace(credentials=_absolute(client.credentials, home))
-    return dataclasses.replace(settings, data=_absolute(settings.data, home), client=client)
+    return dataclasses.replace(settings, data=_absolute(settings.data, home))
 
 
 def _with_origin(error: InvalidValue, values: Mapping[str, tuple[object, str]]) -> InvalidValue:
@@ -284,7 +285,7 @@ def _parse_file(file: Path) -> dict[str, Any]:
 
 def _from_folder(key: str, value: object, folder: Path) -> object:
     """Relative paths of the file start from its own folder."""
-    if key in ("data", "client.credentials") and isinstance(value, str) and not value.startswith("~"):
+    if key == "data" and isinstance(value, str) and not value.startswith("~"):
         return str(folder / value)
     return value
 

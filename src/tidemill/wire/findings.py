@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ValidationError
 
 from tidemill.domain.errors import InvalidValue, UnknownKey
@@ -9,11 +12,16 @@ from tidemill.domain.errors import InvalidValue, UnknownKey
 
 def first_error(error: ValidationError, model: type[BaseModel]) -> InvalidValue:
     """The first finding of validating `model`."""
-    found = error.errors()[0]
+    return explain(error.errors()[0], model)
+
+
+def explain(found: Mapping[str, Any], model: type[BaseModel] | None) -> InvalidValue:
+    """One finding of pydantic (an item of `ValidationError.errors()`). model: what was validated, if it is known."""
     parts = [str(part) for part in found["loc"]]
     path = ".".join(parts)
     if found["type"] == "extra_forbidden":
-        return UnknownKey.among(parts[-1], _keys_at(model, parts[:-1]), where=".".join(parts[:-1]))
+        known = _keys_at(model, parts[:-1]) if model else []
+        return UnknownKey.among(parts[-1], known, where=".".join(parts[:-1]))
     cause = found.get("ctx", {}).get("error")
     if isinstance(cause, InvalidValue):
         field = ".".join(part for part in (path, cause.field or "") if part)

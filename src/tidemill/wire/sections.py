@@ -249,7 +249,9 @@ def _value(kind: Any, value: object, where: str) -> object:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise InvalidValue(f"{_shown(value)} is not a mapping of keys to values.", field=where)
-        return {str(key): _value(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            _text(str(key), where): _value(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()
+        }
     return _SCALARS[kind](value, where)
 
 
@@ -284,6 +286,8 @@ def _text(value: object, where: str) -> str:
         raise InvalidValue(f"{_shown(value)} is not text.", field=where, remedy="Write a text, in quotes.")
     if "\0" in value:
         raise InvalidValue("contains a NUL character.", field=where, remedy="Remove it.")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InvalidValue("contains half a surrogate pair.", field=where, remedy="Write it in UTF-8.")
     return value
 
 

@@ -1,0 +1,106 @@
+"""Who is asking: credentials of the JSON API, and what an actor may touch.
+
+One credential is made at a server's first start. Checking goes through `Access.authenticate` alone, so that keys of many users
+can come from the store later without the doors noticing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidemill.domain.errors import NotAllowed, NotAuthenticated
+from tidemill.domain.ids import AccountId
+from tidemill.domain.location import Location
+
+ROOT_FILE = "root-credentials.json"
+ROOT_ACCOUNT = AccountId("root")
+_TOKEN_MAX = 512
+"""Longer ones are not looked at."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who asks. operator: the one who runs the server, and may name paths of its machine."""
+
+    account: AccountId
+    user: str
+    operator: bool = False
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A key and whose it is."""
+
+    secret_id: str
+    secret_key: str = field(repr=False)
+    actor: Actor = Actor(ROOT_ACCOUNT, "root", operator=True)
+
+
+def root_credential(folder: Path) -> Credential:
+    """The operator's credential of a data folder, made at first use (mode 0600)."""
+    path = folder / ROOT_FILE
+    made = {"secret_id": "TM" + secrets.token_hex(12), "secret_key": secrets.token_urlsafe(32)}
+    temporary = folder / f".{ROOT_FILE}.{secrets.token_hex(4)}"
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump(made, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # whole or not at all, and never over one that is there
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)
+    found = json.loads(path.read_text())
+    return Credential(found["secret_id"], found["secret_key"])
+
+
+class Access:
+    """Checks keys."""
+
+    def __init__(self, credentials: Iterable[Credential]) -> None:
+        self._known = {known.secret_id: (_digest(known.secret_key), known.actor) for known in credentials}
+        self._nobody = _digest(secrets.token_hex())
+
+    def authenticate(self, authorization: str | None) -> Actor:
+        """The actor of an `Authorization` header. Raises NotAuthenticated, after the same time whatever is wrong."""
+        scheme, _, token = (authorization or "").partition(" ")
+        secret_id, _, secret_key = token.strip()[:_TOKEN_MAX].partition(".")
+        digest, actor = self._known.get(secret_id, (self._nobody, None))
+        good = hmac.compare_digest(digest, _digest(secret_key))
+        if scheme.lower() != "bearer" or not good or actor is None:
+            raise NotAuthenticated(
+                "the credential is missing or wrong." if authorization else "a credential is needed.",
+                remedy="Send `Authorization: Bearer <secret_id>.<secret_key>`.",
+            )
+        return actor
+
+
+def check_path_allowed(actor: Actor, location: Location, buckets: Iterable[str], *, field: str) -> None:
+    """Raises NotAllowed unless the actor may name this place in a region with these buckets."""
+    if location.is_local:
+        if not actor.operator:
+            raise NotAllowed(
+                f"{str(location)!r} lies on the server's own disk.",
+                field=field,
+                remedy="Name a bucket (cos://bucket/path/); plain and file: paths are for the operator's key.",
+            )
+        return
+    if location.bucket not in buckets:
+        raise NotAllowed(
+            f"there is no bucket {location.bucket!r}.",
+            field=field,
+            remedy=f"Buckets of this region: {', '.join(sorted(buckets)) or 'none'}.",
+        )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
