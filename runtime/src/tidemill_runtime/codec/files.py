@@ -1,0 +1,120 @@
+"""Whole files as records: the model gets a local path. Used by the worker for format `file`.
+
+A file behind a URL is brought into the scratch folder for its mini-batch and removed after it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+
+from tidemill_runtime.codec.records import Bad
+from tidemill_runtime.faults import FatalError
+from tidemill_runtime.source import changed, file_etag, open_source, unreadable
+
+if TYPE_CHECKING:
+    from tidemill_runtime.contract import InputFormat, InputObject, Lease
+
+BLOCK_FILES = 32
+_COPY_BYTES = 1024 * 1024
+
+
+class FileReader:
+    """A lease's objects, BLOCK_FILES at a time. Block offsets count objects: begin is 0, end how many."""
+
+    def __init__(self, lease: Lease, form: InputFormat, scratch: str, forced: Dict[int, Dict[int, int]]) -> None:
+        self._lease = lease
+        self._form = form
+        self._scratch = os.path.join(scratch, f"files-{os.getpid()}")
+        self._forced = forced
+        self._open: List[InputObject] = []
+
+    def blocks(self) -> Iterator[FileRecords]:
+        index, total = self._lease.cursor.object, len(self._lease.objects)
+        while index < total:
+            nearest = min((each for each in self._forced if each > index), default=total)
+            count = min(BLOCK_FILES, total - index, nearest - index)
+            count = self._forced.get(index, {}).get(0, count)
+            block = self._lease.objects[index : index + count]
+            self._open = block
+            yield FileRecords(index, block, [self._path(each) for each in block])
+            self.check()
+            self._clean()
+            index += count
+
+    def check(self) -> None:
+        """The local files of the block are still those that were listed."""
+        for listed in self._open:
+            if listed.get.kind == "path":
+                _check(listed)
+
+    def close(self) -> None:
+        self._open = []
+        self._clean()
+
+    def _path(self, listed: InputObject) -> str:
+        if listed.get.kind == "path":
+            _check(listed)
+            if self._form.compression == "none":
+                return listed.get.location
+        folder = os.path.join(self._scratch, str(listed.ordinal))
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, os.path.basename(listed.name))
+        source = open_source(listed, 0, self._form.compression)
+        buffer = memoryview(bytearray(_COPY_BYTES))
+        try:
+            with open(path, "wb") as file:
+                while True:
+                    count = source.readinto(buffer)
+                    if not count:
+                        break
+                    file.write(buffer[:count])
+        except OSError as error:
+            raise FatalError("staging_failed", f"{listed.name} could not be brought into scratch: {error}", str(error)) from error
+        finally:
+            source.close()
+        return path
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _check(listed: InputObject) -> None:
+    try:
+        now = file_etag(os.stat(listed.get.location))
+    except FileNotFoundError:
+        raise changed(listed, "no such file") from None
+    except OSError as error:
+        raise unreadable(listed, error) from error
+    if now != listed.etag:
+        raise changed(listed, now)
+
+
+class FileRecords:
+    """A few files; see `Records`."""
+
+    item_rows: Optional[List[int]] = None
+    begin = 0
+    of_files = True
+
+    def __init__(self, index: int, objects: List[InputObject], paths: List[str]) -> None:
+        self.object = index
+        self.end = len(objects)
+        self.rows = self.size = len(objects)
+        self.bad: Dict[int, Bad] = {}
+        self._objects = objects
+        self._paths = paths
+
+    def items(self, first: int, stop: int) -> List[str]:
+        return self._paths[first:stop]
+
+    def fields(self, first: int, stop: int) -> List[Any]:
+        return [{"path": each.name} for each in self._objects[first:stop]]
+
+    def raw(self, row: int) -> bytes:
+        """A file is too much to be kept in an error: its name is."""
+        return self._objects[row].name.encode()
+
+    def cursor(self, row: int) -> Tuple[int, int]:
+        return self.object + row, 0

@@ -1,0 +1,62 @@
+"""A block of records: what every codec makes of a piece of an input object, and what worker and isolation work on.
+
+A *row* is anything that the account counts: a record, a record that cannot be read, a blank line. An *item* is a record
+that was read. On the happy path the two coincide and nothing is kept per row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Tuple
+
+
+class Bad(NamedTuple):
+    """Why a row is no item. fault: a class of `contract.RECORD_FAULTS`. raw: the row, where the block does not hold it."""
+
+    fault: str
+    type: str
+    message: str
+    raw: Optional[bytes] = None
+
+
+class Records(Protocol):
+    """The block [begin, end) (cursor offsets) of an object.
+
+    object: index within the split of the first row's object. rows: how many rows. size: how many items.
+    item_rows: the row of each item, None where row i is item i. bad: rows that are neither blank nor items. of_files: row i is
+    the whole object `object` + i.
+    """
+
+    object: int
+    begin: int
+    end: int
+    rows: int
+    size: int
+    item_rows: Optional[List[int]]
+    bad: Dict[int, Bad]
+    of_files: bool
+
+    def items(self, first: int, stop: int) -> Any:
+        """The items [first, stop) in the shape that the model wants. May raise whatever reading them raises."""
+
+    def raw(self, row: int) -> bytes:
+        """The row as it was read."""
+
+    def cursor(self, row: int) -> Tuple[int, int]:
+        """(object, offset) of the place where the row begins; of row `rows`: where the block ends."""
+
+    def fields(self, first: int, stop: int) -> List[Any]:
+        """The items as JSON values, to be carried into the result."""
+
+
+class Reader(Protocol):
+    """What is left of a lease's objects, block by block and in order; one object is read at a time.
+
+    A block is good until the next one is asked for. check: raises FatalError(input_changed) if what was read so far is
+    not the object that was listed.
+    """
+
+    def blocks(self) -> Iterator[Records]: ...
+
+    def check(self) -> None: ...
+
+    def close(self) -> None: ...

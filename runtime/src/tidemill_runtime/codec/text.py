@@ -1,0 +1,187 @@
+"""Plain text and JSON lines: a record is a line. Used by the worker; `jsonl` builds on it.
+
+On the happy path a block is decoded in one call and never cut into lines; lines are looked at only where something in the
+block is not a plain record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+
+from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
+from tidemill_runtime.codec.records import Bad
+from tidemill_runtime.source import Source, open_source
+
+if TYPE_CHECKING:
+    from tidemill_runtime.contract import InputFormat, Lease
+
+Decode = Callable[[memoryview], Optional[List[Any]]]
+"""All items of a block, or None where rows and items do not coincide and the lines have to be looked at."""
+DecodeLine = Callable[[bytes], Any]
+"""One item; raises ValueError."""
+
+
+class LineReader:
+    """The lines of a lease's objects. decode, decode_line: what makes items of them."""
+
+    def __init__(
+        self, lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]], decode: Decode, decode_line: DecodeLine
+    ) -> None:
+        self._lease = lease
+        self._form = form
+        self._forced = forced
+        self._decode = decode
+        self._decode_line = decode_line
+        self._source: Optional[Source] = None
+
+    def blocks(self) -> Iterator[LineRecords]:
+        lease = self._lease
+        for index in range(lease.cursor.object, len(lease.objects)):
+            offset = lease.cursor.offset if index == lease.cursor.object else 0
+            yield from self._object(index, offset)
+
+    def _object(self, index: int, offset: int) -> Iterator[LineRecords]:
+        lease, listed = self._lease, self._lease.objects[index]
+        if listed.size == 0:
+            return
+        base = max(0, lease.start) if lease.stop >= 0 else 0
+        stop = lease.stop if 0 <= lease.stop < listed.size else None
+        partial = offset == 0 and base > 0
+        position = base + offset - (1 if partial else 0)
+        self._source = open_source(listed, position, self._form.compression)
+        forced = {base + begin: base + end for begin, end in self._forced.get(index, {}).items()}
+        lines = LineBlocks(
+            self._source,
+            position=position,
+            stop=stop,
+            partial=partial,
+            longest=self._form.max_record_bytes,
+            forced=forced,
+        )
+        for block in lines:
+            yield LineRecords(self, index, base, block)
+        self.check()
+        self.close()
+
+    def read(self, block: RawBlock) -> Optional[List[Any]]:
+        if len(block.data) > self._form.max_record_bytes:
+            return None  # a line may be too long
+        return self._decode(block.data)
+
+    def read_line(self, line: bytes) -> Union[Any, Bad]:
+        if len(line) > self._form.max_record_bytes:
+            return too_long(len(line), self._form.max_record_bytes, None)
+        try:
+            return self._decode_line(line)
+        except (ValueError, RecursionError) as error:
+            return Bad("decode_error", type(error).__name__, str(error))
+
+    @property
+    def max_record_bytes(self) -> int:
+        return self._form.max_record_bytes
+
+    def check(self) -> None:
+        if self._source is not None:
+            self._source.check()
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+
+class LineRecords:
+    """One block of lines; see `Records`."""
+
+    of_files = False
+
+    def __init__(self, reader: LineReader, index: int, base: int, block: Union[RawBlock, LongLine]) -> None:
+        self.object = index
+        self.begin = block.begin - base
+        self.end = block.end - base
+        self.item_rows: Optional[List[int]] = None
+        self.bad: Dict[int, Bad] = {}
+        self._block = block
+        self._lines: Optional[List[bytes]] = None
+        if isinstance(block, LongLine):
+            self._lines = [block.head]
+            self._items: List[Any] = []
+            self.item_rows = []
+            self.bad[0] = too_long(block.end - block.begin, reader.max_record_bytes, block.head)
+        else:
+            items = reader.read(block)
+            self._items = self._by_line(reader) if items is None else items
+        self.size = len(self._items)
+        self.rows = self.size if self.item_rows is None else len(self.lines())
+
+    def items(self, first: int, stop: int) -> List[Any]:
+        if first == 0 and stop == self.size:
+            return self._items
+        return self._items[first:stop]
+
+    def fields(self, first: int, stop: int) -> List[Any]:
+        return self._items[first:stop]
+
+    def raw(self, row: int) -> bytes:
+        return self.lines()[row].rstrip(b"\r\n")
+
+    def cursor(self, row: int) -> Tuple[int, int]:
+        if row == 0:
+            return self.object, self.begin
+        if row == self.rows:
+            return self.object, self.end
+        return self.object, self.begin + sum(map(len, self.lines()[:row]))
+
+    def lines(self) -> List[bytes]:
+        """The rows with their line ends."""
+        if self._lines is None:
+            assert isinstance(self._block, RawBlock)
+            data = bytes(self._block.data)
+            self._lines = [line + b"\n" for line in data.split(b"\n")]
+            last = self._lines.pop()[:-1]
+            if last:
+                self._lines.append(last)
+        return self._lines
+
+    def _by_line(self, reader: LineReader) -> List[Any]:
+        items = []
+        self.item_rows = []
+        for row, line in enumerate(self.lines()):
+            if not line.strip():
+                continue
+            item = reader.read_line(line.rstrip(b"\r\n"))
+            if isinstance(item, Bad):
+                self.bad[row] = item
+            else:
+                items.append(item)
+                self.item_rows.append(row)
+        return items
+
+
+def too_long(size: int, most: int, raw: Optional[bytes]) -> Bad:
+    return Bad("too_long", "RecordTooLong", f"the record has {size} bytes or more; max_record_bytes is {most}", raw)
+
+
+def text_reader(lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]]) -> LineReader:
+    """Items are str, without the line's end."""
+    return LineReader(lease, form, forced, _decode_text, _decode_text_line)
+
+
+def _decode_text(data: memoryview) -> Optional[List[Any]]:
+    try:
+        text = str(data, "utf-8")
+    except UnicodeDecodeError:
+        return None
+    if "\r" in text:
+        return None
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
+        if not line or line.isspace():
+            return None
+    return lines
+
+
+def _decode_text_line(line: bytes) -> str:
+    return line.decode()

@@ -1,0 +1,29 @@
+"""Errors inside an instance, and how they are told.
+
+FatalError   the instance cannot go on; becomes the contract's Fault (kind is a key of FATAL_FAULTS)
+Orphaned     the agent is gone: the worker ends quietly
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from tidemill_runtime import wire
+
+
+class FatalError(Exception):
+    """Ends the instance. kind: a key of `contract.FATAL_FAULTS`; evidence: the line that shows it."""
+
+    def __init__(self, kind: str, message: str, evidence: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.evidence = evidence
+        self.traceback = traceback
+
+    def fault(self) -> Dict[str, Any]:
+        return wire.fault(self.kind, self.message, self.evidence, self.traceback)
+
+
+class Orphaned(Exception):
+    """The other end of a worker's socket was closed."""

@@ -1,0 +1,230 @@
+"""One lease from its first record to its last commit; used by the worker.
+
+A slow lease is committed in several parts: after `commit_every_s` what is done is committed, and work goes on while the lease
+of the rest is on its way. So a kill costs seconds of work, whatever the size of a split.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
+
+from tidemill_runtime import board as boards
+from tidemill_runtime import wire
+from tidemill_runtime.batching import BatchSizer
+from tidemill_runtime.board import Board, Totals
+from tidemill_runtime.encoder import make_encoder
+from tidemill_runtime.isolation import Condemned, Failure, Isolator, Outcome, Suspect, Suspicion
+from tidemill_runtime.reading import open_reader
+from tidemill_runtime.sink import PartWriter
+
+if TYPE_CHECKING:
+    from tidemill_runtime.codec.records import Records
+    from tidemill_runtime.contract import Lease, Manifest, PartTarget
+    from tidemill_runtime.worker import Link
+
+Cursor = Tuple[int, int]
+
+
+class LeaseLost(Exception):
+    """The lease is no longer ours, or work is to be laid down; what is not committed is forgotten. answer: for the agent."""
+
+    def __init__(self, answer: Dict[str, Any]) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+class Tools(NamedTuple):
+    """What a worker keeps from lease to lease."""
+
+    link: Link
+    board: Board
+    manifest: Manifest
+    isolator: Isolator
+    sizer: BatchSizer
+    seconds: Dict[str, float]
+
+
+class LeaseWork:
+    """message: {"lease", "suspects", "condemned", "most"} as the agent sends it."""
+
+    def __init__(self, tools: Tools, message: Dict[str, Any]) -> None:
+        self._tools = tools
+        self._lease: Lease = wire.read_lease(message["lease"])
+        self._suspicion = Suspicion(
+            [Suspect(*each) for each in message.get("suspects", ())],
+            [Condemned(*each) for each in message.get("condemned", ())],
+        )
+        if message.get("most"):
+            tools.sizer.limit(message["most"])
+        self._ticket: int = message["ticket"]
+        self._fence = self._lease.fence
+        self._target: Optional[PartTarget] = self._lease.part
+        self._beside = self._folder(self._lease.part)
+        self._reader = open_reader(
+            self._lease, tools.manifest.input, tools.manifest.scratch, self._suspicion.forced()
+        )
+        self._encoder = make_encoder(tools.manifest.result, self._lease.objects)
+        self._begin: Cursor = (self._lease.cursor.object, self._lease.cursor.offset)
+        self._part = self._new_part()
+        self._clock = time.monotonic()
+        self._flushing = False
+
+    def run(self) -> None:
+        """Raises LeaseLost, FatalError."""
+        try:
+            self._tools.board.enter(boards.READING)
+            for records in self._reader.blocks():
+                self._spent("read")
+                self._block(records)
+                self._tools.board.enter(boards.READING)
+            self._finish()
+            if self._flushing:
+                raise LeaseLost({"type": "flushed"})
+        finally:
+            self._part.discard()
+            self._reader.close()
+
+    def _finish(self) -> None:
+        while self._target is None and not self._flushing:
+            self._listen(wait=True)
+        if self._target is None:
+            raise LeaseLost({"type": "flushed"})
+        self._reader.check()
+        self._commit((len(self._lease.objects), 0), done=True)
+
+    def _block(self, records: Records) -> None:
+        first = row = 0
+        while row < records.rows:
+            if first < records.size and self._suspicion.starts(records, first):
+                self._checkpoint(records, row)
+            outcome, stop = self._predict(records, first)
+            row_stop = records.rows if stop == records.size else _row(records, stop)
+            self._spent("predict")
+            self._tools.board.enter(boards.WRITING)
+            self._write(records, first, row, row_stop, outcome)
+            first, row = stop, row_stop
+            self._spent("write")
+            self._account()
+            self._listen(wait=False)
+            if self._flushing or time.monotonic() - self._begun >= self._tools.manifest.commit_every_s:
+                self._checkpoint(records, row)
+            if self._flushing:
+                raise LeaseLost({"type": "flushed"})
+
+    def _predict(self, records: Records, first: int) -> Tuple[Outcome, int]:
+        if first == records.size:
+            return Outcome([], {}), first
+        verdict = self._suspicion.verdict(records, first)
+        if verdict is not None:
+            return Outcome([None], {0: verdict}), first + 1
+        stop = self._suspicion.stop(records, first, min(records.size, first + self._tools.sizer.size))
+        return self._tools.isolator.run(records, first, stop), stop
+
+    def _write(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:
+        """Adds the rows [row, row_stop), whose items the outcome is of, to the part."""
+        rows = row_stop - row
+        if not outcome.failed and len(outcome.predictions) == rows:
+            try:
+                data = self._encoder.block(records, first, outcome)
+            except Exception:  # a prediction that cannot be written: which one is found row by row
+                self._write_rows(records, first, row, row_stop, outcome)
+            else:
+                self._part.add(records.object, data, ok=rows)
+        else:
+            self._write_rows(records, first, row, row_stop, outcome)
+
+    def _write_rows(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:
+        lines, failed = self._encoder.lines(records, first, outcome)
+        part, failed_line = self._part, self._encoder.failed_line
+        start = part.position(records.object) - row
+        pieces = []
+        item = failures = 0
+        for each in range(row, row_stop):
+            failure: Optional[Failure] = None
+            raw: Optional[bytes] = None
+            if item < len(lines) and _row(records, first + item) == each:
+                pieces.append(lines[item])
+                failure = failed.get(item)
+                item += 1
+            elif each in records.bad:
+                bad = records.bad[each]
+                failure, raw = Failure(bad.fault, bad.type, bad.message, "", 0), bad.raw
+            if failure is not None:
+                failures += 1
+                pieces.append(failed_line)
+                place = (records.object + each, 0) if records.of_files else (records.object, start + each)
+                part.error(*place, failure, records.raw(each) if raw is None else raw)
+        ok = len(lines) - len(failed)
+        part.add(records.object, b"".join(pieces), ok=ok, failed=failures, skipped=row_stop - row - ok - failures)
+
+    def _checkpoint(self, records: Records, row: int) -> None:
+        """Commits what is done before this row, if there is anything and the lease for it is here."""
+        if self._target is None or self._part.empty:
+            return
+        self._reader.check()
+        self._commit(records.cursor(row), done=False)
+
+    def _commit(self, end: Cursor, done: bool) -> None:
+        assert self._target is not None
+        index = len(self._lease.objects) > 1 and self._tools.manifest.input.type != "file"
+        self._part.seconds = round(time.monotonic() - self._begun, 6)
+        facts = self._part.finish(self._target, with_index=index)
+        commit = {
+            "split": self._lease.split,
+            "fence": self._fence,
+            "begin": {"object": self._begin[0], "offset": self._begin[1]},
+            "end": {"object": end[0], "offset": end[1]},
+            "done": done,
+            **facts,
+        }
+        self._begin, self._target = end, None
+        self._part = self._new_part()
+        self._account()
+        self._tools.link.tell({"type": "commit", "ticket": self._ticket, "commit": commit})
+
+    def _new_part(self) -> PartWriter:
+        self._begun = time.monotonic()
+        return PartWriter(self._beside)
+
+    def _folder(self, target: PartTarget) -> str:
+        return os.path.dirname(target.put.location) if target.put.kind == "path" else self._tools.manifest.scratch
+
+    def _listen(self, wait: bool) -> None:
+        """Hears the agent. Raises LeaseLost."""
+        for message in self._tools.link.heard(wait):
+            kind = message["type"]
+            if kind == "lease":  # the rest of this split, under a new fence
+                rest = wire.read_lease(message["lease"])
+                self._fence, self._target = rest.fence, rest.part
+            elif kind == "drop":
+                if message["ticket"] == self._ticket:
+                    raise LeaseLost({"type": "dropped", "ticket": self._ticket})
+            elif kind == "flush":
+                self._flushing = True
+
+    def _spent(self, on: str) -> None:
+        """Books the time since the last call."""
+        now = time.monotonic()
+        self._tools.seconds[on] += now - self._clock
+        self._clock = now
+
+    def _account(self) -> None:
+        total, seconds = self._part.total, self._tools.seconds
+        self._tools.board.account(
+            Totals(
+                total.inputs,
+                total.ok,
+                total.failed,
+                total.skipped,
+                self._tools.sizer.size,
+                seconds["predict"],
+                seconds["read"],
+                seconds["write"],
+            )
+        )
+
+
+def _row(records: Records, item: int) -> int:
+    return item if records.item_rows is None else records.item_rows[item]

@@ -1,0 +1,1 @@
+"""What a model package is and how a model is called."""

@@ -1,0 +1,126 @@
+"""What a model's batch is: the names, and how a type hint or the attribute `batch` gives one.
+
+A shape is one of SHAPES. The codecs make items of JSON values, text or paths; `convert` makes of them what the model wants.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, Optional, Tuple
+
+RECORD = "record"
+"""Whatever the format's records are: dict or other JSON values, str, a file's path."""
+
+SHAPES = ("record", "dict", "str", "bytes", "path", "numpy", "pandas", "polars", "arrow")
+
+_BY_TYPE: Dict[Tuple[str, str], str] = {
+    ("numpy", "ndarray"): "numpy",
+    ("pandas", "DataFrame"): "pandas",
+    ("polars", "DataFrame"): "polars",
+    ("pyarrow", "Table"): "arrow",
+    ("pyarrow", "RecordBatch"): "arrow",
+}
+_BY_ELEMENT = {"dict": "dict", "str": "str", "bytes": "bytes", "Path": "path", "PosixPath": "path"}
+_SEQUENCES = ("list", "Sequence", "Iterable", "List")
+
+
+def of_model(cls: Any) -> Tuple[str, bool]:
+    """(shape, batched) of a model class."""
+    stated = getattr(cls, "batch", None)
+    if isinstance(stated, str):
+        return (stated if stated in SHAPES else RECORD), True
+    hinted = _of_hint(cls)
+    if hinted is not None and stated is not False:
+        return hinted, True
+    return RECORD, stated is True or (stated is None and _first_parameter(cls) == "batch")
+
+
+def _of_hint(cls: Any) -> Optional[str]:
+    name = _first_parameter(cls)
+    hint = cls.predict.__annotations__.get(name) if name else None
+    if isinstance(hint, str):
+        hint = _evaluated(hint, vars(sys.modules[cls.__module__]))
+    return None if hint is None else _of_type(hint)
+
+
+def _first_parameter(cls: Any) -> str:
+    """The name of what predict is given, "" if it says none."""
+    code = getattr(getattr(cls, "predict", None), "__code__", None)
+    return code.co_varnames[1] if code is not None and code.co_argcount > 1 else ""
+
+
+def _evaluated(hint: str, names: Dict[str, Any]) -> Any:
+    """A hint that is a string (`from __future__ import annotations`) as what it names; None if that cannot be known."""
+    try:
+        return eval(hint, dict(names))
+    except Exception:
+        return None
+
+
+def _of_type(hint: Any) -> Optional[str]:
+    origin = getattr(hint, "__origin__", None)
+    if origin is not None:
+        if getattr(origin, "__name__", "") in _SEQUENCES and getattr(hint, "__args__", ()):
+            element = hint.__args__[0]
+            element = getattr(element, "__origin__", element)
+            return _BY_ELEMENT.get(getattr(element, "__name__", ""))
+        hint = origin
+    module = getattr(hint, "__module__", "").split(".")[0]
+    return _BY_TYPE.get((module, getattr(hint, "__name__", "")))
+
+
+def convert(items: Any, shape: str) -> Any:
+    """Items of a block as the batch that a model wants. Raises ValueError or TypeError where they cannot be that."""
+    if shape in (RECORD, "dict"):
+        return items
+    if shape == "str":
+        return [_text(item) for item in items]
+    if shape == "bytes":
+        return [item if isinstance(item, bytes) else _text(item).encode() for item in items]
+    if shape == "path":
+        import pathlib  # here and below: only what the model's own hint names is imported, and it is by then
+
+        return [pathlib.Path(item) for item in items]
+    if shape == "numpy":
+        return _matrix(items)
+    if shape == "pandas":
+        import pandas
+
+        return pandas.DataFrame.from_records([_named(item) for item in items])
+    if shape == "polars":
+        import polars
+
+        return polars.DataFrame([_named(item) for item in items], infer_schema_length=None)
+    import pyarrow
+
+    return pyarrow.Table.from_pylist([_named(item) for item in items])
+
+
+def _text(item: Any) -> str:
+    """A string; the only column of a record; else the record's JSON."""
+    if isinstance(item, dict) and len(item) == 1:
+        item = next(iter(item.values()))
+    if isinstance(item, str):
+        return item
+    import msgspec
+
+    return msgspec.json.encode(item).decode()
+
+
+def _named(item: Any) -> Dict[str, Any]:
+    if isinstance(item, dict):
+        return item
+    return {"value": item}
+
+
+def _matrix(items: Any) -> Any:
+    """A matrix of floats, a row for each item; the columns are the keys of the first."""
+    import numpy
+
+    if items and isinstance(items[0], dict):
+        names = list(items[0])
+        for item in items:
+            if len(item) != len(names):
+                raise ValueError(f"a record has the keys {sorted(item)}, another {sorted(names)}; a matrix needs the same")
+        items = [[item[name] for name in names] for item in items]
+    return numpy.asarray(items, dtype=numpy.float64)

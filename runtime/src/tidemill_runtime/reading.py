@@ -1,0 +1,39 @@
+"""Which reader reads a format. Used by the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict
+
+from tidemill_runtime.faults import FatalError
+
+if TYPE_CHECKING:
+    from tidemill_runtime.codec.records import Reader
+    from tidemill_runtime.contract import InputFormat, Lease
+
+Forced = Dict[int, Dict[int, int]]
+"""By object, blocks that have to be cut as they were: begin → end (cursor offsets)."""
+
+
+def open_reader(lease: Lease, form: InputFormat, scratch: str, forced: Forced) -> Reader:
+    """What is left of the lease, as blocks of records. Each format's libraries are imported only here."""
+    if form.type == "jsonl":
+        from tidemill_runtime.codec.jsonl import jsonl_reader
+
+        return jsonl_reader(lease, form, forced)
+    if form.type == "text":
+        from tidemill_runtime.codec.text import text_reader
+
+        return text_reader(lease, form, forced)
+    if form.type == "file":
+        from tidemill_runtime.codec.files import FileReader
+
+        return FileReader(lease, form, scratch, forced)
+    if form.type == "csv":
+        from tidemill_runtime.codec.table import CsvReader
+
+        return CsvReader(lease, form, forced)
+    if form.type == "parquet":
+        from tidemill_runtime.codec.parquet import ParquetReader
+
+        return ParquetReader(lease, form, forced)
+    raise FatalError("format_mismatch", f"input.type {form.type!r} cannot be read by this runtime")

@@ -1,0 +1,128 @@
+"""The contract's messages as an instance reads and writes them; used by the agent and the workers.
+
+Building the contract's dataclasses costs 40 ms at every start, more than all else that the agent does. So a message
+that comes in becomes a namespace with the same attributes (typed as the contract's class for the checker), and one that
+goes out is a dict with the contract's keys. A test holds every message and default here against `contract`.
+"""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, cast
+
+if TYPE_CHECKING:
+    from tidemill_runtime import contract
+
+CONTRACT_VERSION = 1
+
+EXIT_DONE = 0
+EXIT_FATAL = 3
+EXIT_ORPHANED = 4
+EXIT_STOPPED = 5
+
+DEFAULTS: Dict[str, Dict[str, Any]] = {
+    "InputFormat": {
+        "compression": "none",
+        "delimiter": ",",
+        "quote": '"',
+        "header": True,
+        "encoding": "utf-8",
+        "columns": None,
+        "max_record_bytes": 16 * 1024 * 1024,
+    },
+    "ResultFormat": {"type": "jsonl", "form": "aligned", "keys": [], "layout": "per_object"},
+    "Channel": {"url": "", "token": "", "fd": -1},
+    "Pins": {"batch_size": None, "processes": None, "threads": None},
+    "Manifest": {
+        "record_timeout_s": None,
+        "commit_every_s": 5.0,
+        "orphan_after_s": 3600.0,
+        "die_with_parent": False,
+        "pins": {},
+        "env": {},
+    },
+    "Access": {"headers": {}},
+    "Orders": {"leases": [], "refused": [], "report_every_s": 2.0, "token": None},
+}
+"""What a coordinator may leave out, by class of the contract."""
+
+ZERO_COUNTS = {"inputs": 0, "ok": 0, "failed": 0, "skipped": 0}
+
+
+def read_manifest(path: str) -> contract.Manifest:
+    """Raises OSError, ValueError or KeyError where the file is no manifest."""
+    with open(path, "rb") as file:
+        values = json.load(file)
+    manifest = _filled("Manifest", values)
+    manifest.channel = _filled("Channel", values["channel"])
+    manifest.input = _filled("InputFormat", values["input"])
+    manifest.result = _filled("ResultFormat", values["result"])
+    manifest.pins = _filled("Pins", values.get("pins") or {})
+    return cast("contract.Manifest", manifest)
+
+
+def read_orders(text: bytes) -> Dict[str, Any]:
+    """The orders as a dict with every key; leases stay as they came, since the agent only hands them on."""
+    values = json.loads(text)
+    return {**DEFAULTS["Orders"], **values}
+
+
+def read_lease(values: Dict[str, Any]) -> contract.Lease:
+    lease = SimpleNamespace(**values)
+    lease.objects = [_input_object(each) for each in values["objects"]]
+    lease.cursor = SimpleNamespace(**values["cursor"])
+    lease.part = SimpleNamespace(**values["part"])
+    lease.part.put = _filled("Access", values["part"]["put"])
+    return cast("contract.Lease", lease)
+
+
+def _input_object(values: Dict[str, Any]) -> SimpleNamespace:
+    found = SimpleNamespace(**values)
+    found.get = _filled("Access", values["get"])
+    return found
+
+
+def fault(kind: str, message: str, evidence: str = "", traceback: str = "") -> Dict[str, Any]:
+    return {"kind": kind, "message": message, "evidence": evidence, "traceback": traceback}
+
+
+def report(
+    instance: str,
+    state: str,
+    *,
+    commits: List[Dict[str, Any]],
+    held: List[Dict[str, Any]],
+    want: int,
+    pending: Dict[str, int],
+    memory_bytes: int,
+    seconds: Dict[str, float],
+    tuning: Dict[str, Any],
+    fault: Optional[Dict[str, Any]],
+) -> Dict[str, Any]:
+    return {
+        "version": CONTRACT_VERSION,
+        "instance": instance,
+        "state": state,
+        "commits": commits,
+        "held": held,
+        "want": want,
+        "pending": pending,
+        "memory_bytes": memory_bytes,
+        "seconds": seconds,
+        "tuning": tuning,
+        "fault": fault,
+    }
+
+
+def dumps(message: Dict[str, Any]) -> bytes:
+    """One line of JSON with its newline."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def loads(line: bytes) -> Dict[str, Any]:
+    return cast("Dict[str, Any]", json.loads(line))
+
+
+def _filled(kind: str, values: Dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(**{**DEFAULTS[kind], **values})
