@@ -145,9 +145,10 @@ class Counts:
 class Commit:
     """What an instance asks to be made a result: one part, which covers [begin, end) of its lease's split.
 
-    The part is `data`, then `errors` (JSON lines of ErrorRecord), then `index` (JSON lines of Segment; only if
-    the part has records of more than one object and is not of whole-file records). sha256 is of all of it, in hex. A part of
-    no bytes at all is not written.
+    The part is `data`, then `errors` (JSON lines of ErrorRecord), then `index` (JSON lines of Segment; only if the lease has
+    more than one object and they are not whole-file records: also where a single object of several has records). sha256 is of
+    all of it, in hex. A part of no bytes at all is not written.
+    end: (number of objects, 0) when done.
     done: nothing of the split is left; otherwise the coordinator leases the rest anew in its answer.
     """
 
@@ -176,7 +177,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """One line of a part's errors. `position` counts records from 0 inside the part's own piece of the object.
+    """One line of a part's errors. `position` counts records from 0 inside the part's own piece of the object, skipped blank
+    lines included: the object's row is the sum of `counts.inputs` of the parts before it, plus position.
 
     object: index within the split. The publisher turns position into the line or row of the whole object.
     input: the record itself as text, capped (input_truncated); base64 when it is not UTF-8 (input_base64).
