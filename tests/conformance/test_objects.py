@@ -235,7 +235,7 @@ def test_compose(store: Store, size: int) -> None:
     whole = hashlib.sha256(first + b"errors").hexdigest()
     pieces = [
         b"head",
-        Piece(one, 0, size, sha256=whole, followed_by=b"errors"),
+        Piece(one, 0, size, sha256=whole, checked_stop=size + 6),
         b"",
         Piece(two, 10),
         Piece(two, 0, 0),
@@ -248,6 +248,10 @@ def test_compose(store: Store, size: int) -> None:
     assert store.objects.read(target) == expected
     assert compose(store, target, pieces) == made  # again, as after a lost answer
     assert names(store) == ["_tidemill/t/parts/1", "_tidemill/t/parts/2", "sub dir/结果#1.jsonl"]
+
+    alone = compose(store, store.folder.child("_tidemill/alone"), [pieces[1]])
+    assert alone.sha256 == hashlib.sha256(first).hexdigest()
+    store.objects.delete([store.folder.child("_tidemill/alone")])
 
     with pytest.raises(Conflict, match="other content"):
         compose(store, target, [*pieces, b"more"])
@@ -285,7 +289,9 @@ def test_compose_of_damaged_parts(store: Store, size: int) -> None:
     for pieces in (
         [Piece(part, 0, size, sha256=wrong)],
         [b"head", Piece(part, 0, size, sha256=wrong)],
-        [Piece(part, 0, size, sha256=right, followed_by=b"tail")],
+        [Piece(part, 0, size - 5, sha256=right)],
+        [Piece(part, 0, size - 5, sha256=right, checked_stop=size - 1)],
+        [Piece(part, 0, size - 5, sha256=right, checked_stop=size + 1)],
         [Piece(part, 0, size + 1)],
         [b"head", Piece(part, 0, size + 1)],
     ):

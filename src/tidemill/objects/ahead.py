@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 
 from tidemill.domain.location import Location
+from tidemill.objects.assembly import read_stop
 from tidemill.ports.objects import Piece
 
 Read = Callable[[Location, int, int], bytes]
@@ -54,6 +55,7 @@ class Ahead:
 
 def _ranges(pieces: Sequence[Piece], range_bytes: int) -> Iterator[tuple[int, Location, int, int]]:
     for number, piece in enumerate(pieces):
-        assert piece.stop is not None
-        for start in range(piece.start, piece.stop, range_bytes):
-            yield number, piece.location, start, min(start + range_bytes, piece.stop)
+        stop = read_stop(piece)
+        assert stop is not None
+        for start in range(piece.start, stop, range_bytes):
+            yield number, piece.location, start, min(start + range_bytes, stop)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace as changed
 
 from tidemill.domain.errors import NotFound, PartDamaged
 from tidemill.ports.objects import Composed, Piece
 
 Stream = Callable[[Piece], Iterator[bytes]]
+
+
+def read_stop(piece: Piece) -> int | None:
+    """Where reading the piece ends: where what is taken or what is checked does."""
+    if piece.stop is None or piece.checked_stop is None:
+        return piece.stop
+    return max(piece.stop, piece.checked_stop)
 
 
 class Assembly:
@@ -50,18 +58,22 @@ class Assembly:
         alone = len(self._pieces) == 1  # then the digest of all serves for the piece too
         own = None if alone or piece.sha256 is None else hashlib.sha256()
         size = 0
+        taken = None if piece.stop is None else piece.stop - piece.start
+        stop = read_stop(piece)
         try:
-            for chunk in self._stream(piece):
+            for chunk in self._stream(changed(piece, stop=stop)):
+                kept = chunk if taken is None else chunk[: max(0, taken - size)]
                 size += len(chunk)
-                if own is not None:
+                if kept:
+                    yield self._counted(kept)
+                if own is None and len(kept) < len(chunk):
+                    own = self._all.copy()
+                    own.update(chunk[len(kept) :])
+                elif own is not None:
                     own.update(chunk)
-                yield self._counted(chunk)
         except NotFound as error:
             raise PartDamaged(f"{piece.location} is not there.") from error
-        if piece.stop is not None and size != piece.stop - piece.start:
-            raise PartDamaged(f"{piece.location} ends {piece.stop - piece.start - size} bytes too early.")
-        if piece.sha256 is not None:
-            total = self._all.copy() if own is None else own
-            total.update(piece.followed_by)
-            if total.hexdigest() != piece.sha256:
-                raise PartDamaged(f"{piece.location} is not what was written: its sha256 differs.")
+        if stop is not None and size != stop - piece.start:
+            raise PartDamaged(f"{piece.location} ends {stop - piece.start - size} bytes too early.")
+        if piece.sha256 is not None and (own or self._all).hexdigest() != piece.sha256:
+            raise PartDamaged(f"{piece.location} is not what was written: its sha256 differs.")

@@ -278,6 +278,7 @@ class S3Objects(Objects):
         return Ahead(pieces, self._range, self._pool, range_bytes=RANGE_BYTES, window=WINDOW)
 
     def _bounded(self, piece: Piece) -> Piece:
+        """With the stop of what is taken known."""
         if piece.stop is not None:
             return piece
         found = self.head(piece.location)

@@ -28,15 +28,15 @@ class ObjectInfo:
 class Piece:
     """A byte range of an object: [start, stop); stop None is its end.
 
-    sha256: what the bytes of the range, and then those of `followed_by`, have to add up to; None checks nothing. (A
-    staged part has one digest over its data, errors and index; only the data goes into the result.)
+    sha256: of the bytes [start, checked_stop), which are read and checked; only those before stop are taken. (A staged
+    part has one digest over its data, errors and index; the data alone goes into a result.) None checks nothing.
     """
 
     location: Location
     start: int = 0
     stop: int | None = None
     sha256: str | None = None
-    followed_by: bytes = b""
+    checked_stop: int | None = None
 
 
 @dataclass(frozen=True)
