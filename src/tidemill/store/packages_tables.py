@@ -10,10 +10,10 @@ packages = sa.Table(
     "packages",
     metadata,
     sa.Column("digest", text(), nullable=False),
-    *ownership(),
+    *ownership(),  # region: empty, a package may be used in any
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("files", sa.Integer, nullable=False),
-    sa.Column("created_ms", sa.BigInteger, nullable=False),
-    sa.Column("used_ms", sa.BigInteger, nullable=False),  # made or asked for: a sweep spares what is young
-    sa.PrimaryKeyConstraint("account", "region", "digest"),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("used", sa.Double, nullable=False),  # made or asked for: a sweep spares what is young
+    sa.PrimaryKeyConstraint("account", "digest"),
 )
