@@ -1,4 +1,4 @@
-"""What every implementation of `ports.objects` does: a local folder, a bucket that is a folder, and S3 (a real MinIO)."""
+"""What every implementation of `ports.objects` does: local folders, buckets that are folders, and S3 (a real MinIO)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Temporary:
     def link(self, path: str) -> None:
         """Gives the file its name. Raises FileExistsError if something has it: one of many wins."""
         if self._name is None:
-            # Only with a folder's descriptor, which an absolute path ignores, does Python make the call that follows links.
+            # Python follows links only if it is given a descriptor too; beside an absolute path that means nothing.
             os.link(f"/proc/self/fd/{self._fd}", path, src_dir_fd=self._fd, follow_symlinks=True)
         else:
             os.link(self._name, path)
