@@ -82,7 +82,7 @@ class BucketSection(Section):
     access_key: str | None = None
     """S3 access key (SecretId). It stays in the server: instances get access to single objects only."""
     secret_key: Secret | None = None
-    """S3 secret key."""
+    """S3 secret key (SecretKey)."""
     region: str | None = None
     """S3 region name, where the store wants one (ap-guangzhou)."""
     path_style: bool = True

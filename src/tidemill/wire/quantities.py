@@ -29,7 +29,12 @@ _SIZE = {
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DIGITS = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
 _NUMBER = re.compile(rf"\s*({_DIGITS})\s*([a-zA-Z%]*)\s*")
-_TIMES = re.compile(rf"({_DIGITS})\s*([a-zA-Z]*)")
+_TIMES = re.compile(rf"({_DIGITS})\s*([a-zA-Z]+)")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _split(value: float | str) -> tuple[float, str] | None:
@@ -46,7 +51,7 @@ def parse_bytes(value: float | str, *, field: str) -> int:
     """Bytes of `4Gi` (binary), `4G` or `4GB` (decimal) or a plain number of bytes."""
     found = _split(value)
     if found is None or found[1] not in _SIZE:
-        raise InvalidValue(f"{value!r} is not a size.", field=field, remedy="Write it like 512Mi, 4Gi or 4GB.")
+        raise InvalidValue(f"{_shown(value)} is not a size.", field=field, remedy="Write it like 512Mi, 4Gi or 4GB.")
     return int(found[0] * _SIZE[found[1]])
 
 
@@ -58,9 +63,9 @@ def parse_seconds(value: float | str, *, field: str) -> float:
     text = re.sub(r"\s+", "", str(value))
     pieces = _TIMES.findall(text)
     if isinstance(value, bool) or not pieces or "".join(number + unit for number, unit in pieces) != text:
-        raise InvalidValue(f"{value!r} is not a duration.", field=field, remedy="Write it like 90s, 15m or 2h.")
+        raise InvalidValue(f"{_shown(value)} is not a duration.", field=field, remedy="Write it like 90s, 15m or 2h.")
     if any(unit.lower() not in _SECONDS for _, unit in pieces):
-        raise InvalidValue(f"{value!r} has an unknown unit.", field=field, remedy="Units: ms, s, m, h, d.")
+        raise InvalidValue(f"{_shown(value)} has an unknown unit.", field=field, remedy="Units: ms, s, m, h, d.")
     return sum(float(number) * _SECONDS[unit.lower()] for number, unit in pieces)
 
 
@@ -68,7 +73,9 @@ def parse_millicores(value: float | str, *, field: str) -> int:
     """Thousandths of a core of `2`, `0.5`, `"500m"`."""
     found = _split(value)
     if found is None or found[1] not in ("", "m"):
-        raise InvalidValue(f"{value!r} is not a number of cores.", field=field, remedy="Write it like 2, 0.5 or 500m.")
+        raise InvalidValue(
+            f"{_shown(value)} is not a number of cores.", field=field, remedy="Write it like 2, 0.5 or 500m."
+        )
     return round(found[0]) if found[1] == "m" else round(found[0] * 1000)
 
 
@@ -78,15 +85,19 @@ def parse_share(value: float | str, *, field: str) -> float | int:
         return value
     found = _split(value)
     if found is None or found[1] not in ("", "%"):
-        raise InvalidValue(f"{value!r} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20.")
+        raise InvalidValue(
+            f"{_shown(value)} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20."
+        )
     if found[1] == "%":
         if found[0] > 100:
-            raise InvalidValue(f"{value!r} is more than all.", field=field, remedy="Write at most 100%.")
+            raise InvalidValue(f"{_shown(value)} is more than all.", field=field, remedy="Write at most 100%.")
         return found[0] / 100
     if found[0] != int(found[0]):
         if found[0] < 1:
             return found[0]
-        raise InvalidValue(f"{value!r} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20.")
+        raise InvalidValue(
+            f"{_shown(value)} is neither a share nor a count.", field=field, remedy="Write it like 1% or 20."
+        )
     return int(found[0])
 
 

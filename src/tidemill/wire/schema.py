@@ -20,7 +20,7 @@ from tidemill.wire.taskfile import NAME_MAX, NAME_PATTERN, TaskFile
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SHORT_STRINGS = ("InputSection", "OutputSection", "FormatSection", "ResultSection")
-"""Sections that may be written as one text."""
+"""Sections that may be written as one text: their first field."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _type_schema(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, Section):
         schema = json_schema(kind)
         if kind.__name__ in _SHORT_STRINGS:
-            return {"anyOf": [{"type": "string"}, schema]}
+            return {"anyOf": [_type_schema(next(iter(field_types(kind).values()))), schema]}
         return schema
     if get_origin(kind) is Annotated:
         return _marked_schema(*get_args(kind)[:2])
