@@ -7,6 +7,7 @@ that were fastest among json, orjson, msgspec, simdjson, pyarrow, pandas and pol
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import sys
@@ -63,9 +64,10 @@ class Loop:
     def lines(self, path: Path) -> int:
         import msgspec
 
-        record = msgspec.defstruct("record", [("id", int), ("text", str)], gc=False)
-        result = msgspec.defstruct("result", [("id", int), ("len", int)], gc=False)
-        decode, encode = msgspec.json.Decoder(record).decode, msgspec.json.Encoder().encode_lines
+        record: Any = msgspec.defstruct("record", [("id", int), ("text", str)], gc=False)
+        result: Any = msgspec.defstruct("result", [("id", int), ("len", int)], gc=False)
+        decode: Any = msgspec.json.Decoder(record).decode
+        encode = msgspec.json.Encoder().encode_lines
         count = 0
         with path.open("rb", buffering=1 << 20) as file, (self.target / f"{path.name}.out").open("wb") as out:
             while read := list(islice(file, _LINES)):
@@ -95,9 +97,7 @@ class Loop:
 
         if self.loaded is None:
             sys.path.insert(0, str(self.model))
-            from model_service import EmbeddingModel
-
-            self.loaded = EmbeddingModel(str(self.model))
+            self.loaded = importlib.import_module("model_service").EmbeddingModel(str(self.model))
             self.loaded.load()
         vectors = self.loaded.embed([row["text"] for row in rows])
         return b"".join(

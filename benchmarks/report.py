@@ -40,7 +40,9 @@ def show(measured: Sequence[Measured], *, as_json: bool) -> None:
         sign = "≥" if one.higher else "≤"
         goal = f"{sign} {one.goal:g} {one.unit}" if one.goal is not None else ""
         verdict = {True: "met", False: "MISSED", None: ""}[one.met]
-        print(f"{one.name:<{width}}  {_number(one.value):>10} {one.unit:<6}  {goal:<16} {verdict:<7} {one.note}".rstrip())
+        print(
+            f"{one.name:<{width}}  {_number(one.value):>10} {one.unit:<6}  {goal:<16} {verdict:<7} {one.note}".rstrip()
+        )
 
 
 def machine() -> str:

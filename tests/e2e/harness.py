@@ -33,6 +33,7 @@ QUICK = {
     "TIDEMILL_LIMITS__ORPHAN_AFTER_S": "30",
     "TIDEMILL_LIMITS__STOP_GRACE_S": "1",
 }
+TIDEMILL = Path(sys.executable).parent / "tidemill"
 _KEPT = ("PATH", "LANG", "HOME", "VIRTUAL_ENV")
 
 
@@ -67,11 +68,15 @@ class Crash:
 
 @dataclass
 class Server:
-    """data: the server's data folder. store_url None: SQLite in it. extra: more of its environment."""
+    """data: the server's data folder. store_url None: SQLite in it. extra: more of its environment.
+
+    quick: short times, for tests; otherwise the product's own.
+    """
 
     data: Path
     store_url: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    quick: bool = True
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
 
@@ -81,14 +86,15 @@ class Server:
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "server.json").unlink(missing_ok=True)
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        env |= QUICK | {"TIDEMILL_DATA": str(self.data)} | dict(self.extra)
+        env |= QUICK if self.quick else {"TIDEMILL_SERVER__PORT": "0"}
+        env |= {"TIDEMILL_DATA": str(self.data)} | dict(self.extra)
         if self.store_url:
             env["TIDEMILL_STORE__URL"] = self.store_url
         if crash:
             env |= crash.variables()
         self.starts += 1
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tidemill", "serve"]
+            command = [str(TIDEMILL), "serve"]
             self.process = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )

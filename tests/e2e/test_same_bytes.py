@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from minio import Minio
 
-from tests.e2e.harness import Job, Server, results
+from tests.e2e.harness import TIDEMILL, Job, Server, results
 
 ENDPOINT = "TIDEMILL_TEST_S3"
 BUCKET = "same-bytes"
@@ -33,7 +32,7 @@ def on_server(folder: Path, task: dict[str, Any], extra: dict[str, str]) -> dict
 def test_run_gives_the_same_bytes_as_a_server(job: Job, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     task = job.task(tmp_path / "out", tmp_path / "counts", record_s=0)
     (tmp_path / "task.json").write_text(json.dumps(task))
-    command = [sys.executable, "-m", "tidemill", "run", "--json", str(tmp_path / "task.json")]
+    command = [str(TIDEMILL), "run", "--json", str(tmp_path / "task.json")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
