@@ -183,7 +183,7 @@ class S3Objects(Objects):
         staging: Location,
         replace: bool = False,
     ) -> Composed:
-        pieces = [piece if isinstance(piece, bytes) else self._bounded(piece) for piece in pieces]
+        pieces = self._bounded(pieces)
         size = sum(len(p) if isinstance(p, bytes) else (p.stop or 0) - p.start for p in pieces)
         ahead = self._ahead([piece for piece in pieces if not isinstance(piece, bytes)])
         assembly = Assembly(pieces, ahead.stream)
@@ -277,14 +277,20 @@ class S3Objects(Objects):
     def _ahead(self, pieces: Sequence[Piece]) -> Ahead:
         return Ahead(pieces, self._range, self._pool, range_bytes=RANGE_BYTES, window=WINDOW)
 
-    def _bounded(self, piece: Piece) -> Piece:
-        """With the stop of what is taken known."""
-        if piece.stop is not None:
-            return piece
-        found = self.head(piece.location)
-        if found is None:
-            raise PartDamaged(f"{piece.location} is not there.")
-        return changed(piece, stop=found.size)
+    def _bounded(self, pieces: Sequence[bytes | Piece]) -> Sequence[bytes | Piece]:
+        """The pieces with their stops known."""
+
+        def bounded(piece: bytes | Piece) -> bytes | Piece:
+            if isinstance(piece, bytes) or piece.stop is not None:
+                return piece
+            found = self.head(piece.location)
+            if found is None:
+                raise PartDamaged(f"{piece.location} is not there.")
+            return changed(piece, stop=found.size)
+
+        if all(isinstance(piece, bytes) or piece.stop is not None for piece in pieces):
+            return pieces
+        return [*self._pool.map(bounded, pieces)]
 
     def _upload(self, key: str, chunks: Iterable[bytes], *, complete: bool = False) -> None:
         """A multipart upload. complete: also when the chunks fail, so that the caller can delete the object.

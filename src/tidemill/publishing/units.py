@@ -1,0 +1,204 @@
+"""One unit of a plan: its committed parts become its results, its errors and its manifest. Used by `publisher`.
+
+What a unit is depends on the layout: one pack of small objects (a result for each), all ranges of a large object (one
+result), the files of one numbered part, or everything.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from tidemill.crashpoints import reach
+from tidemill.domain import layout
+from tidemill.domain.errors import Conflict, OutputTaken, PartDamaged
+from tidemill.domain.location import Location
+from tidemill.domain.plan import Plan
+from tidemill.domain.receipt import canonical
+from tidemill.domain.splits import Cut, Layout, ListedObject, PlannedSplit
+from tidemill.planning.listing import read_listing
+from tidemill.ports.journal import CommittedPart, PublishedUnit
+from tidemill.ports.objects import Composed, Objects, Piece
+from tidemill.publishing.parts import Parts, PlacedPart
+from tidemill_runtime.contract import Counts
+
+LOADED_BYTES_MAX = 64 * 1024 * 1024
+"""A pack whose parts are together larger is read range by range instead of once."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every unit of a task shares. result_type: `ResultFormat.type`. replace: whether others' objects may go."""
+
+    objects: Objects
+    plan: Plan
+    output: Location
+    task: str
+    result_type: str
+    replace: bool
+
+
+@dataclass(frozen=True)
+class _Result:
+    name: str
+    pieces: list[bytes | Piece]
+    counts: Counts
+
+
+class Unit:
+    """One unit whose splits are all committed. `publish` may be repeated, also after a kill at any point of it."""
+
+    def __init__(
+        self, setting: Setting, number: int, splits: Iterable[PlannedSplit], parts: Iterable[CommittedPart]
+    ) -> None:
+        self._setting = setting
+        self._number = number
+        self._splits = list(splits)
+        self._committed = list(parts)
+        self._counts = sum((part.counts for part in self._committed), Counts())
+        self._parts = Parts(setting.objects, setting.output.child(layout.parts_folder(setting.task)))
+
+    def publish(self, executor: Executor) -> PublishedUnit:
+        """Raises PartDamaged, OutputTaken, and what the storage raises."""
+        reach("publish.assembling")
+        results = self._pack() if self._is_pack else [self._whole()]
+        lines: list[bytes] = []
+        size = 0
+        for result, made in zip(results, executor.map(self._compose, results), strict=True):
+            size += made.size
+            values = {"name": result.name, "size": made.size, "sha256": made.sha256, "counts": vars(result.counts)}
+            lines.append(canonical(values))
+        if self._counts.failed:
+            self._put(layout.unit_errors, self.errors())
+        self._put(layout.unit_manifest, (b"".join(lines),))
+        reach("publish.assembled")
+        return PublishedUnit(self._number, len(results), size, self._counts)
+
+    def errors(self) -> Iterator[bytes]:
+        """The unit's lines of errors.jsonl, in order. Raises PartDamaged if they are not as many as failed."""
+        seen = 0
+        for placed in self._placed(shares=True):
+            if not placed.part.errors_bytes:
+                continue
+            names = _names(self._setting, placed.split)
+            before = {share.index: share.before for share in placed.shares}
+            for record in self._parts.errors(placed.part):
+                seen += 1
+                yield canonical(_public(record, names, before, self._place_key, placed.part.name))
+        if seen != self._counts.failed:
+            raise PartDamaged(f"unit {self._number}: {self._counts.failed} records failed, {seen} are described.")
+
+    @property
+    def _is_pack(self) -> bool:
+        """Whether the unit is several objects with a result each."""
+        return self._setting.plan.layout is Layout.PER_OBJECT and self._splits[0].objects > 1
+
+    @property
+    def _place_key(self) -> str | None:
+        if self._setting.plan.cut is Cut.FILES:
+            return None
+        return "row" if self._setting.plan.input_type in ("csv", "parquet") else "line"
+
+    def _placed(self, *, shares: bool) -> Iterator[PlacedPart]:
+        return self._parts.placed(self._splits, self._committed, shares=shares)
+
+    def _whole(self) -> _Result:
+        """All data of the unit as one result."""
+        pieces: list[bytes | Piece] = [self._parts.data(placed) for placed in self._placed(shares=False) if placed.size]
+        setting = self._setting
+        if setting.plan.layout is Layout.SINGLE:
+            name = layout.result_single(setting.result_type)
+        elif setting.plan.layout is Layout.PARTS:
+            name = layout.result_for_part(self._number, setting.result_type)
+        else:
+            name = layout.result_for_object(_names(setting, self._splits[0])[0], setting.result_type)
+        return _Result(name, pieces, self._counts)
+
+    def _pack(self) -> list[_Result]:
+        """A result for each object of the pack, also for those without a record."""
+        setting, split = self._setting, self._splits[0]
+        names = _names(setting, split)
+        pieces: list[list[bytes | Piece]] = [[] for _ in names]
+        counts = [Counts()] * len(names)
+        placed = list(self._placed(shares=True))
+        in_memory = sum(each.size for each in placed) <= LOADED_BYTES_MAX
+        for each in placed:
+            if in_memory:
+                loaded = self._parts.load(each)
+            elif each.size:
+                self._parts.check(each)
+            for share in each.shares:
+                counts[share.index] += share.counts
+                if share.start == share.stop:
+                    continue
+                pieces[share.index].append(
+                    loaded[share.start : share.stop]
+                    if in_memory
+                    else Piece(self._parts.location(each.part), share.start, share.stop)
+                )
+        if sum(counts, Counts()) != self._counts:
+            raise PartDamaged(f"unit {self._number}: its parts' indexes do not add up to what was committed.")
+        return [
+            _Result(layout.result_for_object(name, setting.result_type), own, account)
+            for name, own, account in zip(names, pieces, counts, strict=True)
+        ]
+
+    def _compose(self, result: _Result) -> Composed:
+        setting = self._setting
+        target = setting.output.child(result.name)
+        staging = staging_for(setting.output, setting.task)
+        made = composed(setting.objects, target, result.pieces, staging=staging, replace=setting.replace)
+        reach("publish.result")
+        return made
+
+    def _put(self, name: Callable[[str, int], str], lines: Iterable[bytes]) -> None:
+        self._setting.objects.put(self._setting.output.child(name(self._setting.task, self._number)), lines)
+
+
+def staging_for(output: Location, task: str) -> Location:
+    """A free name for what has to lie somewhere while an object is composed. A second publisher has another."""
+    return output.child(f"{layout.task_folder(task)}tmp/{secrets.token_hex(8)}")
+
+
+def composed(
+    objects: Objects, target: Location, pieces: list[bytes | Piece], *, staging: Location, replace: bool
+) -> Composed:
+    """`Objects.compose`, with OutputTaken for another's object in the way."""
+    try:
+        return objects.compose(target, pieces, staging=staging, replace=replace)
+    except Conflict as error:
+        raise OutputTaken(error.message, field="output", remedy="Move it away, then resume the task.") from error
+
+
+def _names(setting: Setting, split: PlannedSplit) -> list[str]:
+    """Names of the split's objects."""
+    listed: Iterator[ListedObject] = read_listing(
+        setting.objects, setting.plan.listing, split.listing_start, split.listing_stop, first_ordinal=split.first_object
+    )
+    names = [each.name for each in listed]
+    if len(names) != split.objects:
+        raise PartDamaged(f"the listing has {len(names)} objects for split {split.no}, not {split.objects}.")
+    return names
+
+
+def _public(
+    record: dict[str, Any], names: list[str], before: dict[int, int], place_key: str | None, part: str
+) -> dict[str, Any]:
+    """A line of errors.jsonl: a part's record with the object's name and the place in the whole object, from 1."""
+    index, position = record.get("object"), record.get("position")
+    if not isinstance(index, int) or not isinstance(position, int) or not 0 <= index < len(names) or position < 0:
+        raise PartDamaged(f"part {part}: an error names an object or a place that is not there.")
+    public: dict[str, Any] = {"object": names[index]}
+    if place_key is not None:
+        if index not in before:
+            raise PartDamaged(f"part {part}: an error names an object that the part has no record of.")
+        public[place_key] = before[index] + position + 1
+    for key in ("fault", "type", "message", "traceback", "attempts", "input", "fingerprint"):
+        public[key] = record.get(key)
+    for key in ("input_truncated", "input_base64"):
+        if record.get(key):
+            public[key] = True
+    return public
