@@ -1,0 +1,1 @@
+"""The server's memory: tables and repositories over SQLite and PostgreSQL, and blobs in the data folder."""

@@ -1,0 +1,55 @@
+"""The events of tasks: append-only, written in the transaction of what they tell of. Read by `services.events`."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from tidemill.domain.ids import TaskId
+from tidemill.store.base import Tx
+from tidemill.store.records import EventRow, Owner, columns, record
+from tidemill.store.tables import events
+
+
+def add_event(
+    tx: Tx,
+    owner: Owner,
+    task: TaskId,
+    *,
+    kind: str,
+    subject: str,
+    name: str,
+    message: str,
+    now: float,
+    warning: bool = False,
+    status: str | None = None,
+    reason: str = "",
+) -> None:
+    """kind: "task" | "run" | "instance". name: stable, like "run.status"."""
+    tx.execute(
+        events.insert().values(
+            **owner.values,
+            task=task,
+            at=now,
+            kind=kind,
+            subject=subject,
+            type="Warning" if warning else "Normal",
+            name=name,
+            message=message,
+            status=status,
+            reason=reason,
+        )
+    )
+
+
+def list_events(
+    tx: Tx, task: TaskId, *, after: int = 0, limit: int = 100, newest_first: bool = False
+) -> list[EventRow]:
+    """Events of a task with ids above `after` (newest_first: below it, or from the end where it is 0)."""
+    query = sa.select(*columns(EventRow, events)).where(events.c.task == task).limit(limit)
+    if newest_first:
+        query = query.order_by(events.c.id.desc())
+        if after:
+            query = query.where(events.c.id < after)
+    else:
+        query = query.where(events.c.id > after).order_by(events.c.id)
+    return [record(EventRow, row) for row in tx.execute(query)]

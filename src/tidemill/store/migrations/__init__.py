@@ -1,0 +1,1 @@
+"""Alembic migrations: `versions/` has one module for each schema that was ever released."""
