@@ -18,6 +18,7 @@ import pytest
 from tidemill_runtime.contract import EXIT_FATAL, EXIT_STOPPED, Channel, Fault, InputFormat, Manifest, ResultFormat
 
 from tests.fakes.engine import FakeEngine, Machine
+from tests.integration.runtime_coordinator import Bench, HttpDoor
 from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
 from tidemill.engines import cgroups, procfs
@@ -52,7 +53,7 @@ elif word == "exit":
     print("bye", flush=True)
     sys.exit(int(rest[0]))
 elif word == "fault":
-    tell("exit.json", {"exit_code": 3, "fault": {"kind": "model_load_failed", "message": "no weights"}})
+    tell("exit.json", {"code": 3, "fault": {"kind": "model_load_failed", "message": "no weights"}})
     sys.exit(3)
 elif word == "python":
     exec(rest[0])
@@ -581,3 +582,25 @@ def test_the_machine_has_something_to_give(tmp_path: Path) -> None:
     seen = ProcessEngine(tmp_path).capacity()
     assert seen.millicores >= 1000
     assert (128 << 20) < seen.memory_bytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_real_agent_works_within_its_limits(tmp_path: Path) -> None:
+    """The runtime under this engine, over HTTP, with a stripped environment and dropped rights."""
+    bench = Bench(tmp_path / "bench")
+    bench.model(
+        """
+        class Model:
+            def load(self): return True
+            def predict(self, batch: list[dict]): return [record["n"] * 2 for record in batch]
+        """
+    ).file("a.jsonl", "".join(f'{{"n": {number}}}\n' for number in range(1000)))
+    coordinator = bench.coordinator(bench.ranges(3000))
+    engine = ProcessEngine(tmp_path / "engine", CAPACITY)
+    instance = InstanceId("batch-0000000000000000-r1-0-a1")
+    with HttpDoor(coordinator) as door:
+        manifest = bench.manifest(Channel("http", door.url, "secret"), instance=instance)
+        engine.launch([Launch(instance, manifest, Resources(1000, 512 << 20))])
+        seen = ended(engine, instance)
+    assert (seen.exit_code, seen.fault) == (0, None), engine.logs(instance, 0, 10_000)
+    assert coordinator.results() == {"a.jsonl": "".join(f"{number * 2}\n" for number in range(1000)).encode()}
+    engine.forget([instance])

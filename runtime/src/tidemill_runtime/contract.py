@@ -18,7 +18,7 @@ CONTRACT_VERSION = 1
 """Raised with each change that an older instance cannot follow; a coordinator accepts this one and the one before."""
 
 # Exit codes of an instance. Anything else, and any signal, is a crash. At its end an agent writes exit.json beside its
-# manifest, {"exit_code": int, "fault": Fault or null}, for a coordinator that cannot see the exit code (it was restarted).
+# manifest, {"code": int, "fault": Fault or null}, for a coordinator that cannot see the exit code (it was restarted).
 EXIT_DONE = 0
 EXIT_FATAL = 3  # the fault was reported to the coordinator and written to exit.json
 EXIT_ORPHANED = 4  # the coordinator went away for longer than it may, or the socket closed

@@ -315,7 +315,7 @@ def _told_fault(place: _Place) -> tuple[int | None, Fault | None] | None:
     told = _read_json(place.folder / "exit.json")
     if told is None:
         return None
-    code = told.get("exit_code")
+    code = told.get("code")
     fault = None
     with contextlib.suppress(msgspec.ValidationError):
         fault = msgspec.convert(told.get("fault"), Fault)
