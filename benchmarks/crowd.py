@@ -24,7 +24,7 @@ def fill(database: Path, task: str, count: int) -> None:
             "INSERT INTO numbers SELECT n FROM up",
             (count,),
         )
-        clone = f"'batch-' || printf('%016d', n)"
+        clone = "'batch-' || printf('%016d', n)"
         run = f"{clone} || '-r1'"
         tags = '\'{"team":"t\' || (n % ' + str(TAGS) + ") || '\"}'"
         _copy(
@@ -42,7 +42,7 @@ def fill(database: Path, task: str, count: int) -> None:
             {"id": run, "task": clone, "plan": run, "sweep_at": "NULL"},
         )
         _copy(connection, "instances", f"task = '{task}'", {"id": f"{run} || '-0-a1'", "run": run, "task": clone})
-        _copy(connection, "claims", f"task = '{task}'", {"id": "NULL", "run": run, "task": clone, "uri": f"uri || n"})
+        _copy(connection, "claims", f"task = '{task}'", {"id": "NULL", "run": run, "task": clone, "uri": "uri || n"})
         connection.execute(
             "INSERT INTO task_tags (task, key, value, account, region, actor, created) "
             f"SELECT {clone}, 'team', 't' || (n % {TAGS}), account, region, actor, created - 2000000 + n "

@@ -1,4 +1,4 @@
-"""Inputs of the workloads W1–W4, made from fixed seeds. `scale` 1 is about 4.5 GB; each is made once per folder and scale.
+"""Inputs of the workloads W1-W4, made from fixed seeds. Scale 1 is about 4.5 GB; made once per folder and scale.
 
 W1 rows of 30 numbers for LightGBM (JSONL, CSV, Parquet), W2 texts for an embedding model, W3 many small PNG files,
 W4 lines of 200 bytes for a model that does next to nothing.
@@ -26,7 +26,7 @@ sound no most people my over know water than call first who may down side been n
 made live where after back little only round man year came show every good me give our under name very through just form
 sentence great think say help low line differ turn cause much mean before move right boy old too same tell does set three
 want air well also play small end put home read hand port large spell add even land here must big high such follow act why
-ask men change went light kind off need house picture try us again animal point mother world near build self earth""".split()
+ask men change went light kind off need house picture try us again animal point mother world near build self earth""".split()  # noqa: SIM905 - a list of words is no easier to read
 
 
 def make(root: Path, workload: str, scale: float) -> tuple[Path, int]:

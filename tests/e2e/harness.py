@@ -48,7 +48,7 @@ def until(look: Callable[[], T | None], what: str, within_s: float = 60.0) -> T:
 
 @dataclass
 class Crash:
-    """Where a server stops: at a point of `tidemill.crashpoints`, dead (how="kill") or waiting to be killed ("pause")."""
+    """Where a server stops: at a point of `tidemill.crashpoints`, dead (how="kill") or waiting ("pause")."""
 
     at: str
     file: Path

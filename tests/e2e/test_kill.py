@@ -1,6 +1,7 @@
 """SIGKILL of the server, of instances, of both, at every named point of a run's life and at random.
 
-After a restart the task goes on where it was: the results are byte for byte those of the undisturbed run, and nothing is left.
+After a restart the task goes on where it was: the results are byte for byte those of the undisturbed run, and nothing
+is left over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import tidemill
-
 from tests.e2e.harness import FILES, LINES, Crash, Job, Server, counted, results, until
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(180)]
@@ -25,7 +25,7 @@ POINTS = sorted(
     {
         name
         for path in SOURCES.rglob("*.py")
-        if path.parent.name not in ("local",) and path.name != "crashpoints.py"
+        if path.parent.name != "local" and path.name != "crashpoints.py"
         for name in re.findall(r"""crashpoint\(["']([^"']+)""", path.read_text())
     }
 )

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, D - a model package, as users bring them
 """W1: 200 trees over 30 features."""
 
 import os

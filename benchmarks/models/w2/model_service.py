@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, D - a model package, as users bring them
 """W2: sentence embeddings."""
 
 import os

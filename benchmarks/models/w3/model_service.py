@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, D - a model package, as users bring them
 """W3: the mean colour of a picture."""
 
 import numpy

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, D - a model package, as users bring them
 """W4: the length of a text, so that all the time goes into what stands around the model."""
 
 

@@ -1,0 +1,1 @@
+"""What places instances: adapters of `ports.engine`."""

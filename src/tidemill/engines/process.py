@@ -1,4 +1,4 @@
-"""Places instances as processes of this machine. Wired by bootstrap, called by the loops `place`, `reconcile`, `release`.
+"""Places instances as processes of this machine. Wired by bootstrap; `place`, `reconcile` and `release` call it.
 
 An instance is a session of its own with a folder of its own, and needs no server to live: a server that is killed
 and started again finds it by what the instance wrote into its folder. Nothing is held in memory that matters.

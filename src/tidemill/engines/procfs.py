@@ -40,6 +40,7 @@ class Stat:
 
 @cache
 def boot_id() -> str:
+    """Of the machine's present boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -77,6 +78,7 @@ def send(process: Identity, signal_number: int) -> None:
 
 
 def everyone() -> Iterator[Stat]:
+    """All processes that this one can see."""
     for name in os.listdir("/proc"):
         if name.isdigit() and (seen := stat(int(name))) is not None:
             yield seen

@@ -4,8 +4,8 @@ Run by the process engine as a file, `python -I -S spawn.py FOLDER`, in a fresh 
 happen between fork and exec of a server with threads. Standard library only, and little of it, because every
 millisecond here is one of each launch.
 
-Its standard input is the launch lock, which it holds until its identity is on disk. So a server that was killed after the fork
-finds, once it gets the lock, either a process that it can see or none.
+Its standard input is the launch lock, which it holds until its identity is on disk. So a server that was killed after
+the fork finds, once it gets the lock, either a process that it can see or none.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main(folder: str) -> None:
+    """Does not come back: the process becomes what spawn.json in `folder` says."""
     write_identity(folder)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.closerange(3, 4096)
@@ -41,7 +42,7 @@ def main(folder: str) -> None:
     limit(plan)
     drop_rights()
     os.chdir(plan["scratch"])
-    os.execve(plan["argv"][0], plan["argv"], plan["env"])
+    os.execve(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 - no shell is wanted
 
 
 def write_identity(folder: str) -> None:
@@ -57,6 +58,7 @@ def write_identity(folder: str) -> None:
 
 
 def limit(plan: dict[str, Any]) -> None:
+    """Takes the limits of the plan, or what is allowed of them."""
     for name, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, plan["open_files"]),
