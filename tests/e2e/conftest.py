@@ -1,16 +1,13 @@
-"""What the tests with real servers share: the job, its undisturbed result, and a server per database."""
+"""What the tests with real servers share: the job, its undisturbed result, and a server on each database."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Job, Server, counted, postgres_database, results
-
-POSTGRES = "TIDEMILL_TEST_POSTGRES"
+from tests.e2e.harness import Job, Server, counted, results
 
 
 @pytest.fixture(scope="session")
@@ -33,22 +30,9 @@ def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return results(folder / "out")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """None: SQLite in the server's data folder."""
-    if request.param == "sqlite":
-        yield None
-        return
-    admin = os.environ.get(POSTGRES)
-    if not admin:
-        pytest.skip(f"{POSTGRES} is not set")
-    with postgres_database(admin) as url:
-        yield url
-
-
 @pytest.fixture
-def server(tmp_path: Path, database: str | None) -> Iterator[Server]:
-    made = Server(tmp_path / "data", database)
+def server(tmp_path: Path, database_url: str) -> Iterator[Server]:
+    made = Server(tmp_path / "data", database_url)
     yield made
     if made.process is not None:
         made.kill()

@@ -9,12 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -217,22 +216,6 @@ def commands_below(folder: Path) -> list[tuple[int, str]]:
             if not seen.dead and (os.fsencode(folder) in command or os.fsencode(folder) in environment):
                 found.append((seen.pid, command.decode(errors="replace")))
     return [(pid, command) for pid, command in found if pid != os.getpid()]
-
-
-@contextlib.contextmanager
-def postgres_database(admin_url: str) -> Iterator[str]:
-    """A database of its own on a server that tests may use; SQLAlchemy URLs, in and out."""
-    import psycopg  # only where PostgreSQL is there
-
-    plain = admin_url.replace("postgresql+psycopg://", "postgresql://")
-    name = f"tidemill_e2e_{secrets.token_hex(6)}"
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    try:
-        yield admin_url.rpartition("/")[0] + f"/{name}"
-    finally:
-        with psycopg.connect(plain, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 # The job that is disturbed

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import pytest
-from minio import Minio
-
+from tests.conftest import S3Bucket
 from tests.e2e.harness import TIDEMILL, Job, Server, results
-
-ENDPOINT = "TIDEMILL_TEST_S3"
-BUCKET = "same-bytes"
 
 
 def on_server(folder: Path, task: dict[str, Any], extra: dict[str, str]) -> dict[str, Any]:
@@ -52,38 +44,22 @@ def test_local_bucket_gives_the_same_bytes(job: Job, undisturbed: dict[str, byte
     assert results(bucket / "out") == undisturbed
 
 
-@pytest.fixture
-def minio() -> Iterator[Minio]:
-    """A bucket of its own, removed afterwards."""
-    if ENDPOINT not in os.environ:
-        pytest.skip(f"{ENDPOINT} is not set")
-    key, secret = os.environ["TIDEMILL_TEST_S3_KEY"], os.environ["TIDEMILL_TEST_S3_SECRET"]
-    client = Minio(urlsplit(os.environ[ENDPOINT]).netloc, key, secret, secure=False)
-    if not client.bucket_exists(BUCKET):
-        client.make_bucket(BUCKET)
-    yield client
-    for found in client.list_objects(BUCKET, recursive=True):
-        client.remove_object(BUCKET, found.object_name)
-
-
-@pytest.mark.s3
-def test_minio_gives_the_same_bytes(minio: Minio, job: Job, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+def test_minio_gives_the_same_bytes(s3: S3Bucket, job: Job, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     for path in (job.folder / "input").iterdir():
-        minio.fput_object(BUCKET, f"in/{path.name}", str(path))
+        s3.client.fput_object(s3.bucket, f"in/{path.name}", str(path))
     section = {
-        "URL": f"s3://{BUCKET}",
-        "ENDPOINT": os.environ[ENDPOINT],
-        "ACCESS_KEY": os.environ["TIDEMILL_TEST_S3_KEY"],
-        "SECRET_KEY": os.environ["TIDEMILL_TEST_S3_SECRET"],
-        "REGION": "us-east-1",
+        "URL": f"s3://{s3.bucket}",
+        "ENDPOINT": s3.endpoint,
+        "ACCESS_KEY": s3.key,
+        "SECRET_KEY": s3.secret,
+        "REGION": s3.region,
     }
     extra = {f"TIDEMILL_REGIONS__LOCAL__BUCKETS__DATA__{name}": value for name, value in section.items()}
     task = job.task(tmp_path, tmp_path / "counts", record_s=0)
     seen = on_server(tmp_path, {**task, "input": "cos://data/in/", "output": "cos://data/out/"}, extra)
     assert seen["status"] == "SUCCEED", seen
-    names = [found.object_name.removeprefix("out/") for found in minio.list_objects(BUCKET, "out/", recursive=True)]
-    assert set(names) == {*undisturbed, "receipt.json", "_SUCCESS"} | {
-        name for name in names if name.startswith("_tidemill/")
-    }
+    listed = s3.client.list_objects(s3.bucket, "out/", recursive=True)
+    names = {(found.object_name or "").removeprefix("out/") for found in listed}
+    assert {name for name in names if not name.startswith("_tidemill/")} == {*undisturbed, "receipt.json", "_SUCCESS"}
     for name, expected in undisturbed.items():
-        assert minio.get_object(BUCKET, f"out/{name}").read() == expected, name
+        assert s3.client.get_object(s3.bucket, f"out/{name}").read() == expected, name

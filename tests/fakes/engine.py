@@ -10,7 +10,8 @@ It runs nothing by itself: an instance that was launched is RUNNING until the te
     engine.launches                                                                     # what was asked for, in order
 
 With `agent=` each launch calls that function in a thread of its own: `agent(launch, told_to_stop)`, whose result is the
-exit code; `told_to_stop` is an Event that `terminate` sets. An instance without an agent ends with EXIT_STOPPED as soon as it is terminated, unless it is in `engine.stubborn`: then it is killed (exit code -9) after the grace.
+exit code; `told_to_stop` is an Event that `terminate` sets. An instance without an agent ends with EXIT_STOPPED as soon
+as it is terminated, unless it is in `engine.stubborn`: then it is killed (exit code -9) after the grace.
 `FakeEngine(machine=other.machine)` is the same machine seen by a server that was started again. `refuse` names
 instances whose launch raises EngineFailed.
 """
