@@ -224,14 +224,14 @@ class Bench:
     def start(self, manifest: Manifest, fd: int | None = None, python: str = PYTHON) -> subprocess.Popen[bytes]:
         path = self.root / "instance/manifest.json"
         path.write_bytes(msgspec.json.encode(manifest))
-        log = (self.root / "instance/log").open("ab")
-        return subprocess.Popen(
-            [python, "-m", "tidemill_runtime", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=() if fd is None else (fd,),
-        )
+        with (self.root / "instance/log").open("ab") as log:
+            return subprocess.Popen(
+                [python, "-m", "tidemill_runtime", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=() if fd is None else (fd,),
+            )
 
     def log(self) -> str:
         return (self.root / "instance/log").read_text()
@@ -240,13 +240,13 @@ class Bench:
         found: dict[str, Any] = json.loads((self.root / "instance/exit.json").read_bytes())
         return found
 
-    def coordinator(self, splits: list[Split]) -> Coordinator:
-        format_type = self.options.get("input", InputFormat("jsonl")).type
+    def coordinator(self, splits: list[Split], **changes: Any) -> Coordinator:
+        format_type = {**self.options, **changes}.get("input", InputFormat("jsonl")).type
         return Coordinator(self.root / "parts", splits, file_records=format_type == "file")
 
     def run(self, splits: list[Split], expect: int = 0, timeout_s: float = 60, **changes: Any) -> Coordinator:
         """One instance over a socket until it ends."""
-        coordinator = self.coordinator(splits)
+        coordinator = self.coordinator(splits, **changes)
         with self.instance(coordinator, timeout_s, **changes) as process:
             serve_socket(coordinator, process.channel, timeout_s)  # type: ignore[attr-defined]
             code = process.wait(timeout_s)

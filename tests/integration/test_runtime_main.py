@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from runtime_coordinator import Bench, HttpDoor
+from tests.integration.runtime_coordinator import Bench, HttpDoor
 
 from tidemill_runtime.contract import Channel
 

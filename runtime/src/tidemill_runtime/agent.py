@@ -198,7 +198,7 @@ class Agent:
                 self._load_s = self._load_s or message["load_s"]
             elif kind == "commit":
                 self._commits.append(message["commit"])
-                self._book.committed(message["commit"])
+                self._book.committed(message["commit"], message["move"])
                 if message["commit"]["done"]:
                     worker.free(message["ticket"])
             elif kind == "dropped":

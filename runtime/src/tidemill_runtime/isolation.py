@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, TypeVar
 
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board, Window
@@ -33,6 +33,21 @@ class Failure(NamedTuple):
     attempts: int
 
 
+class Place(NamedTuple):
+    """Where a worker is: the block [begin, end) of an object, of which `items` items are committed already.
+
+    Windows and marks count items from there: whoever takes over the lease begins to read at just that place.
+    """
+
+    object: int
+    begin: int
+    end: int
+    items: int
+
+    def window(self, first: int, count: int, limit_s: float) -> Window:
+        return Window(self.object, self.begin, self.end, first - self.items, count, limit_s)
+
+
 class Outcome(NamedTuple):
     """predictions: one for each item, None where `failed` has its index (counted from the first of the call)."""
 
@@ -50,37 +65,35 @@ class Isolator:
         self._timeout_s = timeout_s
         self._ok = False
         self._failed = 0
-        self.predict_s = 0.0
+        self._place = Place(0, 0, 0, 0)
 
-    def run(self, records: Records, first: int, stop: int) -> Outcome:
+    def run(self, records: Records, place: Place, first: int, stop: int) -> Outcome:
         """Predicts the items [first, stop)."""
-        started = time.monotonic()
+        self._place = place
         if self._model.batched:
             outcome = self._batch(records, first, stop)
         else:
             outcome = self._one_by_one(records, first, stop)
         self._failed += len(outcome.failed)
         self._ok = self._ok or len(outcome.failed) < stop - first
-        self.predict_s += time.monotonic() - started
         return outcome
 
     def _batch(self, records: Records, first: int, stop: int) -> Outcome:
         started = time.monotonic()
         try:
             predictions = self._call(records, first, stop)
-        except Exception as error:
-            failure = _failure(error, 1)
-        except SystemExit as error:
+        except (Exception, SystemExit) as error:
             failure = _failure(error, 1)
         else:
             self._sizer.took(stop - first, time.monotonic() - started)
             return Outcome(predictions, {})
-        if stop - first == 1:
-            return Outcome([None], {0: failure})
+        hopeless = self._hopeless()
+        if hopeless:
+            self._sizer.took(stop - first, time.monotonic() - started)
         predictions = [None] * (stop - first)
+        if stop - first == 1 or (hopeless and not self._works(records, first)):
+            return Outcome(predictions, dict.fromkeys(range(stop - first), failure))
         failed: Dict[int, Failure] = {}
-        if self._hopeless() and not self._works(records, first, failed, predictions):
-            return Outcome(predictions, {item: failure for item in range(stop - first)})
         self._bisect(records, first, first, stop, 1, predictions, failed)
         return Outcome(predictions, failed)
 
@@ -100,16 +113,17 @@ class Isolator:
             try:
                 predictions[low - base : high - base] = self._call(records, low, high)
                 self._ok = True
+                continue
             except (Exception, SystemExit) as error:
                 if high - low == 1:
                     failed[low - base] = _failure(error, attempts + 1)
-                else:
-                    self._bisect(records, base, low, high, attempts + 1, predictions, failed)
+            if high - low > 1:  # outside of the handler, or each error would drag those before it along
+                self._bisect(records, base, low, high, attempts + 1, predictions, failed)
 
     def _hopeless(self) -> bool:
         return not self._ok and self._failed >= HOPELESS_AFTER
 
-    def _works(self, records: Records, first: int, failed: Dict[int, Failure], predictions: List[Any]) -> bool:
+    def _works(self, records: Records, first: int) -> bool:
         """Whether the first record alone gets a prediction: then the model is not hopeless after all."""
         try:
             self._call(records, first, first + 1)
@@ -118,7 +132,7 @@ class Isolator:
         return True
 
     def _call(self, records: Records, first: int, stop: int) -> List[Any]:
-        self._board.predict(Window(records.object, records.begin, records.end, first, stop - first, self._limit_s(stop - first)))
+        self._board.predict(self._place.window(first, stop - first, self._limit_s(stop - first)))
         batch = convert(records.items(first, stop), self._model.shape)
         return as_list(self._model.call(batch), stop - first)
 
@@ -132,11 +146,11 @@ class Isolator:
         predictions: List[Any] = []
         failed: Dict[int, Failure] = {}
         limit_s = self._timeout_s or 0.0
-        place = (records.object, records.begin, records.end)
+        window = self._place.window
         call, tell = self._model.call, self._board.predict
         started = time.monotonic()
         for index, item in enumerate(records.items(first, stop), first):
-            tell(Window(*place, index, 1, limit_s))
+            tell(window(index, 1, limit_s))
             try:
                 predictions.append(call(item))
             except (Exception, SystemExit) as error:
@@ -177,16 +191,19 @@ class Suspect(NamedTuple):
 
 
 class Condemned(NamedTuple):
-    """A record that kills a worker each time; it is not predicted again."""
+    """A record that kills each worker; it is not predicted again. count is 1."""
 
     object: int
     begin: int
     end: int
-    item: int
+    first: int
+    count: int
     fault: str
     message: str
     attempts: int
 
+
+Mark = TypeVar("Mark", Suspect, Condemned)
 
 STEPS = 32
 """A window of suspects is taken in so many steps: a death tells which. Two levels find one record of a thousand, at a death each;
@@ -198,48 +215,48 @@ class Suspicion:
 
     def __init__(self, suspects: List[Suspect], condemned: List[Condemned]) -> None:
         self._suspects = suspects
-        self._condemned = {(each.object, each.begin, each.item): each for each in condemned}
+        self._condemned = condemned
 
     def forced(self) -> Dict[int, Dict[int, int]]:
         """By object, the blocks that have to be cut as they were: begin → end."""
         blocks: Dict[int, Dict[int, int]] = {}
-        for suspect in self._suspects:
-            blocks.setdefault(suspect.object, {})[suspect.begin] = suspect.end
-        for condemned in self._condemned.values():
-            blocks.setdefault(condemned.object, {})[condemned.begin] = condemned.end
+        for marks in (self._suspects, self._condemned):
+            for mark in marks:
+                blocks.setdefault(mark.object, {})[mark.begin] = mark.end
         return blocks
 
-    def verdict(self, records: Records, item: int) -> Optional[Failure]:
+    def move(self, old: Place, new: Place) -> None:
+        self._suspects = moved(self._suspects, old, new)
+        self._condemned = moved(self._condemned, old, new)
+
+    def verdict(self, place: Place, item: int) -> Optional[Failure]:
         """The failure of an item that is not to be predicted again."""
-        found = self._condemned.get((records.object, records.begin, item)) if self._condemned else None
-        if found is None:
-            return None
-        return Failure(found.fault, "WorkerDied", found.message, "", found.attempts)
+        for mark in _within(self._condemned, place):
+            if mark.first == item - place.items:
+                return Failure(mark.fault, "WorkerDied", mark.message, "", mark.attempts)
+        return None
 
-    def starts(self, records: Records, item: int) -> bool:
+    def starts(self, place: Place, item: int) -> bool:
         """Whether a suspected window begins here: what was done before is to be committed first."""
-        return any(
-            (each.object, each.begin, each.first) == (records.object, records.begin, item) for each in self._suspects
-        )
+        return any(mark.first == item - place.items for mark in _within(self._suspects, place))
 
-    def stop(self, records: Records, first: int, stop: int) -> int:
+    def stop(self, place: Place, first: int, stop: int) -> int:
         """How far a mini-batch from `first` may go."""
-        for each in self._suspects:
-            if (each.object, each.begin) != (records.object, records.begin):
-                continue
-            last = each.first + each.count
-            if first < each.first < stop:
-                stop = each.first
-            elif each.first <= first < last:
-                stop = min(stop, last, first + -(-each.count // STEPS))
-        for _, begin, item in self._condemned:
-            if begin == records.begin and first < item < stop:
-                stop = item
-        return stop
+        first, stop = first - place.items, stop - place.items
+        for suspect in _within(self._suspects, place):
+            last = suspect.first + suspect.count
+            if first < suspect.first < stop:
+                stop = suspect.first
+            elif suspect.first <= first < last:
+                stop = min(stop, last, first + -(-suspect.count // STEPS))
+        for condemned in _within(self._condemned, place):
+            if first < condemned.first < stop:
+                stop = condemned.first
+        return stop + place.items
 
 
 def narrow(suspects: List[Suspect], window: Window, fault: str) -> List[Suspect]:
-    """The suspects after a worker died in `window`: it takes the place of those that it lies in."""
+    """The suspects after a worker died in `window`, which comes last and takes the place of those that it lies in."""
     kept = []
     deaths = 1
     for each in suspects:
@@ -252,3 +269,21 @@ def narrow(suspects: List[Suspect], window: Window, fault: str) -> List[Suspect]
         kept.append(each)
     kept.append(Suspect(window.object, window.begin, window.end, window.first, window.count, deaths, fault))
     return kept
+
+
+def moved(marks: List[Mark], old: Place, new: Place) -> List[Mark]:
+    """Marks after a commit in the middle of their block: they count from the new place; those before it are done with."""
+    found = []
+    passed = new.items - old.items
+    for mark in marks:
+        if (mark.object, mark.begin) != (old.object, old.begin):
+            found.append(mark)
+            continue
+        first, last = max(mark.first, passed), mark.first + mark.count
+        if first < last:
+            found.append(mark._replace(object=new.object, begin=new.begin, first=first - passed, count=last - first))
+    return found
+
+
+def _within(marks: List[Mark], place: Place) -> Iterator[Mark]:
+    return (mark for mark in marks if (mark.object, mark.begin) == (place.object, place.begin))

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any, Deque, Dict, List, Optional
 
 from tidemill_runtime.board import Window
-from tidemill_runtime.isolation import Condemned, Suspect, narrow
+from tidemill_runtime.isolation import Condemned, Place, Suspect, moved, narrow
 
 
 class HeldLease:
@@ -48,11 +48,18 @@ class HeldLease:
         self.suspects = narrow(self.suspects, window, fault)
         return self.suspects[-1]
 
+    def move(self, old: Place, new: Place) -> None:
+        """A commit up to the new place was made."""
+        self.suspects = moved(self.suspects, old, new)
+        self.condemned = moved(self.condemned, old, new)
+
     def condemn(self, suspect: Suspect, message: str) -> None:
         """This one record is it."""
         self.suspects.remove(suspect)
         self.condemned.append(
-            Condemned(suspect.object, suspect.begin, suspect.end, suspect.first, suspect.fault, message, suspect.deaths)
+            Condemned(
+                suspect.object, suspect.begin, suspect.end, suspect.first, 1, suspect.fault, message, suspect.deaths
+            )
         )
 
 
@@ -91,7 +98,8 @@ class LeaseBook:
         if not lease.awaiting:
             self._queue.appendleft(lease)
 
-    def committed(self, commit: Dict[str, Any]) -> None:
+    def committed(self, commit: Dict[str, Any], move: Optional[List[List[int]]]) -> None:
+        """A worker committed something. move: from which place to which, in the middle of a split."""
         lease = self._held.get(commit["split"])
         if lease is None or lease.fence != commit["fence"]:
             return
@@ -99,6 +107,8 @@ class LeaseBook:
             del self._held[commit["split"]]
         else:
             lease.awaiting = True
+            if move is not None:
+                lease.move(Place(*move[0]), Place(*move[1]))
 
     def go_on(self, values: Dict[str, Any]) -> Optional[HeldLease]:
         """The rest of a split has come: the lease, if a worker is still at it; otherwise it waits for one."""

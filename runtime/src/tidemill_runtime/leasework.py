@@ -15,7 +15,7 @@ from tidemill_runtime import wire
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board, Totals
 from tidemill_runtime.encoder import make_encoder
-from tidemill_runtime.isolation import Condemned, Failure, Isolator, Outcome, Suspect, Suspicion
+from tidemill_runtime.isolation import Condemned, Failure, Isolator, Outcome, Place, Suspect, Suspicion
 from tidemill_runtime.reading import open_reader
 from tidemill_runtime.sink import PartWriter
 
@@ -96,9 +96,10 @@ class LeaseWork:
 
     def _block(self, records: Records) -> None:
         first = row = 0
+        self._place = Place(records.object, records.begin, records.end, 0)
         while row < records.rows:
-            if first < records.size and self._suspicion.starts(records, first):
-                self._checkpoint(records, row)
+            if first < records.size and self._suspicion.starts(self._place, first):
+                self._checkpoint(records, row, first)
             outcome, stop = self._predict(records, first)
             row_stop = records.rows if stop == records.size else _row(records, stop)
             self._spent("predict")
@@ -109,18 +110,18 @@ class LeaseWork:
             self._account()
             self._listen(wait=False)
             if self._flushing or time.monotonic() - self._begun >= self._tools.manifest.commit_every_s:
-                self._checkpoint(records, row)
+                self._checkpoint(records, row, first)
             if self._flushing:
                 raise LeaseLost({"type": "flushed"})
 
     def _predict(self, records: Records, first: int) -> Tuple[Outcome, int]:
         if first == records.size:
             return Outcome([], {}), first
-        verdict = self._suspicion.verdict(records, first)
+        verdict = self._suspicion.verdict(self._place, first)
         if verdict is not None:
             return Outcome([None], {0: verdict}), first + 1
-        stop = self._suspicion.stop(records, first, min(records.size, first + self._tools.sizer.size))
-        return self._tools.isolator.run(records, first, stop), stop
+        stop = self._suspicion.stop(self._place, first, min(records.size, first + self._tools.sizer.size))
+        return self._tools.isolator.run(records, self._place, first, stop), stop
 
     def _write(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:
         """Adds the rows [row, row_stop), whose items the outcome is of, to the part."""
@@ -159,14 +160,18 @@ class LeaseWork:
         ok = len(lines) - len(failed)
         part.add(records.object, b"".join(pieces), ok=ok, failed=failures, skipped=row_stop - row - ok - failures)
 
-    def _checkpoint(self, records: Records, row: int) -> None:
+    def _checkpoint(self, records: Records, row: int, item: int) -> None:
         """Commits what is done before this row, if there is anything and the lease for it is here."""
         if self._target is None or self._part.empty:
             return
         self._reader.check()
-        self._commit(records.cursor(row), done=False)
+        at = records.cursor(row)
+        new = Place(at[0], at[1], records.end, item)
+        self._commit(at, done=False, move=(self._place, new))
+        self._suspicion.move(self._place, new)
+        self._place = new
 
-    def _commit(self, end: Cursor, done: bool) -> None:
+    def _commit(self, end: Cursor, done: bool, move: Optional[Tuple[Place, Place]] = None) -> None:
         assert self._target is not None
         index = len(self._lease.objects) > 1 and self._tools.manifest.input.type != "file"
         self._part.seconds = round(time.monotonic() - self._begun, 6)
@@ -182,7 +187,7 @@ class LeaseWork:
         self._begin, self._target = end, None
         self._part = self._new_part()
         self._account()
-        self._tools.link.tell({"type": "commit", "ticket": self._ticket, "commit": commit})
+        self._tools.link.tell({"type": "commit", "ticket": self._ticket, "commit": commit, "move": move})
 
     def _new_part(self) -> PartWriter:
         self._begun = time.monotonic()

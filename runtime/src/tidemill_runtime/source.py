@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple, Type
 
 from tidemill_runtime.faults import FatalError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tidemill_runtime.contract import InputObject
 
 _STREAM_CHUNK = 1024 * 1024
+_ZSTD_CHUNK = 16 * 1024
 
 
 class Source(Protocol):
@@ -94,12 +95,17 @@ class FileSource:
 
 
 class _Inflated:
-    """What both compressions share: pieces of decompressed bytes, handed out as the reader wants them."""
+    """What both compressions share: members one after another, decompressed piece by piece."""
 
-    def __init__(self, listed: InputObject, source: Source) -> None:
+    def __init__(self, listed: InputObject, source: Source, chunk_bytes: int, error: Type[Exception]) -> None:
         self._listed = listed
         self._source = source
+        self._error = error
+        self._buffer = bytearray(chunk_bytes)
+        self._left = b""
         self._piece = memoryview(b"")
+        self._member = self._new_member()
+        self._inside = False
 
     def readinto(self, buffer: memoryview) -> int:
         while not self._piece:
@@ -128,6 +134,34 @@ class _Inflated:
 
     def _inflate(self) -> Optional[bytes]:
         """The next decompressed bytes, None at the end."""
+        while True:
+            if not self._left:
+                count = self._source.readinto(memoryview(self._buffer))
+                if not count:
+                    if self._inside:
+                        raise self._corrupt("the compressed data ends in the middle")
+                    return None
+                self._left = bytes(self._buffer[:count])
+            if not self._inside and not self._left.strip(b"\0"):
+                self._left = b""  # padding after the last member
+                continue
+            self._inside = True
+            try:
+                out, self._left = self._feed(self._left)
+            except self._error as error:
+                raise self._corrupt(error) from error
+            if self._member.eof:
+                self._left = self._member.unused_data
+                self._member = self._new_member()
+                self._inside = False
+            if out:
+                return out
+
+    def _new_member(self) -> Any:
+        raise NotImplementedError
+
+    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+        """(decompressed, what was not taken yet)."""
         raise NotImplementedError
 
     def _corrupt(self, error: object) -> FatalError:
@@ -139,65 +173,31 @@ class GzipSource(_Inflated):
     """gzip, also of several members."""
 
     def __init__(self, listed: InputObject, source: Source) -> None:
-        super().__init__(listed, source)
-        self._buffer = bytearray(_STREAM_CHUNK)
-        self._left = b""
-        self._member = zlib.decompressobj(wbits=31)
-        self._inside = False
+        super().__init__(listed, source, _STREAM_CHUNK, zlib.error)
 
-    def _inflate(self) -> Optional[bytes]:
-        while True:
-            if not self._left:
-                count = self._source.readinto(memoryview(self._buffer))
-                if not count:
-                    if self._inside:
-                        raise self._corrupt("the gzip data ends in the middle")
-                    return None
-                self._left = bytes(self._buffer[:count])
-            if not self._inside and not self._left.strip(b"\0"):
-                self._left = b""  # padding after the last member
-                continue
-            self._inside = True
-            try:
-                out = self._member.decompress(self._left, _STREAM_CHUNK)
-            except zlib.error as error:
-                raise self._corrupt(error) from error
-            self._left = self._member.unconsumed_tail
-            if self._member.eof:
-                self._left = self._member.unused_data
-                self._member = zlib.decompressobj(wbits=31)
-                self._inside = False
-            if out:
-                return out
+    def _new_member(self) -> Any:
+        return zlib.decompressobj(wbits=31)
 
-
-class _Readable:
-    """A source as the file object that zstandard reads from."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def read(self, size: int = -1) -> bytes:
-        buffer = bytearray(size if size > 0 else _STREAM_CHUNK)
-        return bytes(buffer[: self._source.readinto(memoryview(buffer))])
+    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+        return self._member.decompress(data, _STREAM_CHUNK), self._member.unconsumed_tail
 
 
 class ZstdSource(_Inflated):
     """zstd, also of several frames."""
 
     def __init__(self, listed: InputObject, source: Source) -> None:
-        super().__init__(listed, source)
         try:
             import zstandard  # an extra: only where the input needs it
         except ImportError:
             raise FatalError(
                 "missing_module", f"{listed.name} is compressed by zstd: install tidemill-runtime[zstd]", "zstandard"
             ) from None
-        self._error: Any = zstandard.ZstdError
-        self._stream: Any = zstandard.ZstdDecompressor().stream_reader(_Readable(source), read_across_frames=True)
+        self._context: Any = zstandard.ZstdDecompressor()
+        # A frame's output cannot be bounded but by what goes in at a time.
+        super().__init__(listed, source, _ZSTD_CHUNK, zstandard.ZstdError)
 
-    def _inflate(self) -> Optional[bytes]:
-        try:
-            return self._stream.read(_STREAM_CHUNK) or None
-        except self._error as error:
-            raise self._corrupt(error) from error
+    def _new_member(self) -> Any:
+        return self._context.decompressobj()
+
+    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+        return self._member.decompress(data), b""

@@ -71,7 +71,7 @@ class Watch:
         phase = worker.board.phase().phase
         lease = self._book.get(worker.split)
         how = _how(worker, status)
-        print(f"tidemill: worker {worker.pid} {how} while {boards.NAMES[phase]}", file=sys.stderr)
+        _tell(worker, phase, lease, how)
         crowded = worker.killed_for == "out_of_memory" and self.processes > 1
         if crowded:
             self.processes -= 1
@@ -112,6 +112,16 @@ class Watch:
             lease.condemn(suspect, _message(suspect, how))
             if fault == "out_of_memory":
                 self.processes = self._wanted
+
+
+def _tell(worker: Worker, phase: int, lease: Optional[HeldLease], how: str) -> None:
+    """A line in the instance's log."""
+    where = boards.NAMES[phase]
+    if phase == boards.PREDICTING and lease is not None:
+        window = worker.board.window()
+        name = lease.values["objects"][window.object]["name"]
+        where += f" {window.count} records of {name} (from number {window.first} after its offset {window.begin})"
+    print(f"tidemill: worker {worker.pid} {how} while {where}", file=sys.stderr)
 
 
 def _deaths_needed(worker: Worker, fault: str) -> int:

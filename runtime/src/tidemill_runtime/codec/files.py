@@ -21,7 +21,7 @@ _COPY_BYTES = 1024 * 1024
 
 
 class FileReader:
-    """A lease's objects, BLOCK_FILES at a time. Block offsets count objects: begin is 0, end how many."""
+    """A lease's objects, BLOCK_FILES at a time. A block's begin is 0, its end the index of the object after it."""
 
     def __init__(self, lease: Lease, form: InputFormat, scratch: str, forced: Dict[int, Dict[int, int]]) -> None:
         self._lease = lease
@@ -35,7 +35,8 @@ class FileReader:
         while index < total:
             nearest = min((each for each in self._forced if each > index), default=total)
             count = min(BLOCK_FILES, total - index, nearest - index)
-            count = self._forced.get(index, {}).get(0, count)
+            if index in self._forced:
+                count = self._forced[index][0] - index
             block = self._lease.objects[index : index + count]
             self._open = block
             yield FileRecords(index, block, [self._path(each) for each in block])
@@ -100,7 +101,7 @@ class FileRecords:
 
     def __init__(self, index: int, objects: List[InputObject], paths: List[str]) -> None:
         self.object = index
-        self.end = len(objects)
+        self.end = index + len(objects)
         self.rows = self.size = len(objects)
         self.bad: Dict[int, Bad] = {}
         self._objects = objects

@@ -45,7 +45,7 @@ def load_model(model: Optional[str], code: Optional[str]) -> Model:
             instance.warm_up()
     except ImportError as error:
         raise _missing(error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _load_failed(error) from error
     if loaded is False:
         raise FatalError("model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False")
@@ -66,7 +66,7 @@ def _import(entry: str) -> Any:
         spec.loader.exec_module(module)
     except ImportError as error:
         raise _missing(error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _load_failed(error) from error
     return module
 
@@ -121,7 +121,7 @@ def _missing(error: ImportError) -> FatalError:
     )
 
 
-def _load_failed(error: Exception) -> FatalError:
+def _load_failed(error: BaseException) -> FatalError:
     return FatalError("model_load_failed", f"the model could not be loaded: {_last_line(error)}", _last_line(error), _trace(error))
 
 
