@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Job, Server, counted, results
+from benchmarks.report import machine
+from tests.e2e.harness import KILLS, Job, Server, counted, results
+
+SOAK = Path(__file__).parents[2] / "docs" / "soak.md"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes down what a long run with kills has come to."""
+    if os.environ.get("TIDEMILL_TEST_PROFILE") == "soak" and KILLS:
+        outcome = "all passed" if exitstatus == 0 else f"{session.testsfailed} FAILED"
+        SOAK.write_text(
+            f"""# The last long run
+
+`make soak` kills servers and instances at every named point and at random, on SQLite and PostgreSQL, and compares the
+results byte for byte with those of an undisturbed run. It writes this page.
+
+| | |
+|---|---|
+| machine | {machine()} |
+| kills of servers | {KILLS["server"]} |
+| kills of instances | {KILLS["instance"]} |
+| tests | {session.testscollected}, {outcome} |
+"""
+        )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ import httpx
 from tidemill.engines import cgroups, procfs
 
 T = TypeVar("T")
+KILLS: Counter[str] = Counter()
+"""Of servers and instances, in this process: what the record of a long run says."""
 FINAL = {"SUCCEED", "FAILED", "STOPPED", "SUBMIT_FAILED"}
 QUICK = {
     "TIDEMILL_SERVER__PORT": "0",
@@ -109,6 +112,7 @@ class Server:
     def kill(self) -> None:
         """SIGKILL. Its instances live on."""
         assert self.process is not None
+        KILLS["server"] += 1
         self.process.kill()
         self.process.wait()
         self.process = None
@@ -116,6 +120,7 @@ class Server:
     def gone(self) -> bool:
         """Whether it has ended by itself; notes that."""
         if self.process is not None and self.process.poll() is not None:
+            KILLS["server"] += 1
             self.process = None
         return self.process is None
 
@@ -182,6 +187,7 @@ class Server:
             for one in procfs.belonging(agent.pid, agent.start_ticks, b"\0nobody carries this\0"):
                 procfs.send(one, signal.SIGKILL)
             procfs.send(agent, signal.SIGKILL)
+            KILLS["instance"] += 1
         return len(agents)
 
     def leftovers(self) -> list[str]:
