@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from tidemill_runtime.contract import CONTRACT_VERSION, InputObject, Lease, Orders, PartTarget, Report
+
 from tidemill.domain.errors import Conflict
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
 from tidemill.domain.splits import ListedObject
-from tidemill.planning.listing import read_listing
+from tidemill.objects.listing import read_listing
 from tidemill.ports.clock import Clock
 from tidemill.ports.journal import Exchanged, Granted, Journal
 from tidemill.ports.objects import Objects
-from tidemill_runtime.contract import CONTRACT_VERSION, InputObject, Lease, Orders, PartTarget, Report
 
 _CACHED_LISTINGS = 64
 """Ranges of the listing kept in memory, of at most 250 objects each: a large object's splits share one."""

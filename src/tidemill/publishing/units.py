@@ -12,6 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from tidemill_runtime.contract import Counts
+
 from tidemill.crashpoints import reach
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, OutputTaken, PartDamaged
@@ -19,11 +21,10 @@ from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
 from tidemill.domain.receipt import canonical
 from tidemill.domain.splits import Cut, Layout, ListedObject, PlannedSplit
-from tidemill.planning.listing import read_listing
+from tidemill.objects.listing import read_listing
 from tidemill.ports.journal import CommittedPart, PublishedUnit
 from tidemill.ports.objects import Composed, Objects, Piece
 from tidemill.publishing.parts import Parts, PlacedPart
-from tidemill_runtime.contract import Counts
 
 LOADED_BYTES_MAX = 64 * 1024 * 1024
 """A pack whose parts are together larger is read range by range instead of once."""

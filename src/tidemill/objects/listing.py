@@ -1,4 +1,4 @@
-"""The listing of a run's input: an object of JSON lines beside the results. Written by `plan`, read by the coordinator
+"""The listing of a run's input: an object of JSON lines beside the results. Written by planning, read by the coordinator
 and the publisher by byte range.
 
 One line is {"name": …, "size": …, "etag": …}; lines are in byte order of the names.
@@ -39,9 +39,7 @@ def parse_listing(chunks: Iterable[bytes], start: int, first_ordinal: int) -> It
         for line in lines:
             try:
                 values = json.loads(line)
-                listed = ListedObject(
-                    ordinal, values["name"], values["size"], values["etag"], at, at + len(line) + 1
-                )
+                listed = ListedObject(ordinal, values["name"], values["size"], values["etag"], at, at + len(line) + 1)
             except (ValueError, KeyError, TypeError) as error:
                 raise PartDamaged(f"the listing of the input is damaged at byte {at}.", remedy="Start anew.") from error
             yield listed
