@@ -88,6 +88,7 @@ class Reason(StrEnum):
     STOPPED_BY_USER = "stopped_by_user"
     DEADLINE = "deadline"
     INTERRUPTED = "interrupted"
+    DISK_FULL = "disk_full"
     # failed
     PLAN_FAILED = "plan_failed"
     INPUT_CHANGED = "input_changed"
@@ -127,6 +128,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     _R.STOPPED_BY_USER: Explanation("Stopped on request.", "Resume it to compute what is missing."),
     _R.DEADLINE: Explanation("The deadline passed.", "Resume it with a later deadline or more instances."),
     _R.INTERRUPTED: Explanation("Interrupted.", "Resume it to compute what is missing."),
+    _R.DISK_FULL: Explanation("No space is left.", "Make room, then resume it."),
     _R.PLAN_FAILED: Explanation("The input could not be listed and planned."),
     _R.INPUT_CHANGED: Explanation(
         "An input object changed during the run.", "Start a new task over the input as it is now."

@@ -36,6 +36,7 @@ class FileJournal(Journal):
         self._book = book
         self._run = run
         self._lock = threading.Lock()
+        self._broken: Exception | None = None
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     @classmethod
@@ -109,6 +110,11 @@ class FileJournal(Journal):
         with self._lock:
             return iter([part for no in self._book.units.get(unit, ()) for part in self._book.parts[no]])
 
+    def all_parts(self) -> Iterator[CommittedPart]:
+        """Every committed part, also of splits that are not done, in order of the splits."""
+        with self._lock:
+            return iter([part for parts in self._book.parts for part in parts])
+
     def units_ready(self, limit: int) -> list[int]:
         with self._lock:
             return self._book.units_ready(limit)
@@ -128,6 +134,11 @@ class FileJournal(Journal):
             self.notes.update(values)
             self._append({"note": values})
 
+    def begin_run(self, run: str, number: int) -> None:
+        """From now on commits are those of `run`, the number of which is noted."""
+        self._run = run
+        self.note(runs=number)
+
     def close(self) -> None:
         """May be called again."""
         with self._lock:
@@ -136,16 +147,19 @@ class FileJournal(Journal):
                 self._fd = -1
 
     def _append(self, values: Mapping[str, Any]) -> None:
+        if self._broken is not None:
+            raise self._broken
         line = _line(values)
         try:
             written = os.write(self._fd, line)
             if written < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            # Nothing may be appended to half a line. What memory holds of it is lost with this process.
+            # Memory is ahead of the file now: nothing may be appended any more, and the file alone counts.
             with contextlib.suppress(OSError):
                 _cut_torn_line(self.path)
-            raise _storage_error(error, self.path) from error
+            self._broken = _storage_error(error, self.path)
+            raise self._broken from error
 
 
 def _replay(lines: list[bytes]) -> tuple[dict[str, Any], Book, dict[str, Any]]:

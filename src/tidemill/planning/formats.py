@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.splits import Cut, Layout
+from tidemill.publishing.publisher import check_result_format
 from tidemill_runtime.contract import InputFormat, ResultFormat
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Sample:
-    """One of the first objects. head: its first PEEK_BYTES; whole: whether that is all of it."""
+    """One of the first objects. head: its first PEEK_BYTES, empty if only its name is known."""
 
     name: str
     head: bytes
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -263,13 +263,11 @@ def _known_columns(found: InputFormat, head: bytes) -> list[str]:
 def _result(section: FormatSection, found: InputFormat) -> ResultFormat:
     wanted = section.result
     files = found.type == "file"
-    form = wanted.form if wanted.form != "auto" else "named" if files else "aligned"
+    form = wanted.form if wanted.form != "auto" else "named" if files and wanted.type != "text" else "aligned"
     layout = wanted.layout if wanted.layout != "auto" else "parts" if files else "per_object"
-    if form == "joined" and found.type not in _COLUMN_TYPES:
+    if form == "joined" and files:
         raise InvalidValue(
-            f"{found.type} records have no columns to join a prediction to.",
-            field="format.result.form",
-            remedy="Use aligned or named.",
+            "a file cannot be joined to its prediction.", field="format.result.form", remedy="Use named or aligned."
         )
     if form == "named" and not files:
         raise InvalidValue("named results are for whole files.", field="format.result.form", remedy="Use aligned.")
@@ -279,11 +277,15 @@ def _result(section: FormatSection, found: InputFormat) -> ResultFormat:
             field="format.result.layout",
             remedy="Use parts or single.",
         )
-    if wanted.type != "jsonl":
+    if wanted.type == "text" and (form != "aligned" or wanted.keys):
         raise InvalidValue(
-            f"{wanted.type} results are not supported yet.", field="format.result.type", remedy="Use jsonl."
+            "text holds predictions alone.",
+            field="format.result.form" if form != "aligned" else "format.result.keys",
+            remedy="Use jsonl, or leave it out.",
         )
-    return ResultFormat(type=wanted.type, form=form, keys=list(wanted.keys), layout=layout)
+    resolved = ResultFormat(type=wanted.type, form=form, keys=list(wanted.keys), layout=layout)
+    check_result_format(resolved)
+    return resolved
 
 
 def _cut(found: InputFormat) -> Cut:

@@ -1,0 +1,96 @@
+"""How a run ended, where its time went, and what is kept of it when it has to be looked into. Used by `runner`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidemill.domain.errors import InputChanged, OutputTaken, PartDamaged, StorageFull, TidemillError
+from tidemill.domain.life import Reason, TaskStatus
+from tidemill.domain.location import Location
+from tidemill.local.journal import FileJournal
+from tidemill.ports.objects import Objects
+
+_KEPT_LOG_BYTES = 1 << 20
+_MESSAGE_MAX = 500
+
+
+@dataclass(frozen=True)
+class End:
+    """detail: what is known beyond the reason's own words."""
+
+    status: TaskStatus
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass
+class Timeline:
+    """Moments of a run, monotonic seconds; None where it did not get that far."""
+
+    began: float
+    spawned: float | None = None
+    reported: float | None = None
+    running: float | None = None
+    computed: float | None = None
+
+    def seconds(self, now: float) -> dict[str, float]:
+        """Wall time by phase; together they are the total. What was not reached took no time."""
+        moments = [self.began, self.spawned, self.reported, self.running, self.computed, now]
+        known = [moment if moment is not None else now for moment in moments]
+        ordered = [min(known[at:]) for at in range(len(known))]  # a resumed run may have nothing to compute
+        spent = {
+            phase: ordered[at + 1] - ordered[at]
+            for at, phase in enumerate(("queue", "start", "load", "predict", "publish"))
+        }
+        return {**spent, "total": now - self.began}
+
+
+def end_of(error: Exception) -> End:
+    """What an error that nobody could deal with means for the run."""
+    if isinstance(error, StorageFull):
+        return End(TaskStatus.STOPPED, Reason.DISK_FULL, str(error))
+    reason = Reason.STORAGE_FAILED
+    if isinstance(error, PartDamaged):
+        reason = Reason.RESULT_DAMAGED
+    elif isinstance(error, InputChanged):
+        reason = Reason.INPUT_CHANGED
+    elif isinstance(error, OutputTaken):
+        reason = Reason.OUTPUT_TAKEN
+    elif not isinstance(error, TidemillError | OSError):
+        reason = Reason.INTERNAL
+    return End(TaskStatus.FAILED, reason, str(error))
+
+
+def first_error(journal: FileJournal, objects: Objects, parts: Location) -> str:
+    """The first failed record that is committed, in words; nothing where there is none to be read."""
+    for part in journal.all_parts():
+        if part.errors_bytes:
+            with suppress(TidemillError, ValueError, KeyError):
+                text = objects.read(parts.child(part.name), part.data_bytes, part.data_bytes + part.errors_bytes)
+                error = json.loads(text.partition(b"\n")[0])
+                return f"The first: {error['type']}: {str(error['message'])[:_MESSAGE_MAX]}"
+    return ""
+
+
+def keep_logs(scratch: Path, folder: Path) -> None:
+    """Copies the logs of instances to where the run is resumed from; of a long one the end."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for log in scratch.glob("*/log"):
+            with log.open("rb") as source, (folder / f"{log.parent.name}.log").open("wb") as target:
+                source.seek(max(0, log.stat().st_size - _KEPT_LOG_BYTES))
+                shutil.copyfileobj(source, target)
+
+
+def user_name() -> str:
+    """Who runs this process, for the receipt."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user need not have a name
+        return str(os.getuid())

@@ -1,0 +1,363 @@
+"""A task from its file to its results, in one process with its instances as children: what `tidemill run` does.
+
+The order is made for a quick start: what can be refused is refused first, then the instances are started, and while Python
+and the model load in them, the input is listed and planned. Results are published while the rest is computed.
+"""
+
+from __future__ import annotations
+
+import platform
+import selectors
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
+from tidemill.domain import ids, layout
+from tidemill.domain.errors import TidemillError
+from tidemill.domain.life import Reason, TaskStatus, explain
+from tidemill.domain.plan import Plan
+from tidemill.domain.receipt import InputAccount, Receipt
+from tidemill.domain.verdict import Standing, verdict
+from tidemill.engines.machine import machine_resources
+from tidemill.local.background import BackgroundPublisher, Digests
+from tidemill.local.crew import Crew
+from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, user_name
+from tidemill.local.instances import Instance, start_instance
+from tidemill.local.interrupts import Interrupts
+from tidemill.local.journal import FileJournal
+from tidemill.local.models import stamp_of
+from tidemill.local.opening import Opened
+from tidemill.local.place import journal_path
+from tidemill.local.progress import Meter, RunProgress
+from tidemill.local.result import PHASES, Result, finished_errors
+from tidemill.local.unfinished import clear, forget, header_of, plan_of
+from tidemill.planning.plan import make_plan
+from tidemill.ports.clock import Clock
+from tidemill.publishing.publisher import Publisher
+from tidemill.settings import Settings
+from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
+
+_TURN_S = 0.1
+_SHOW_EVERY_S = 0.1
+_REPORT_EVERY_S = 1.0
+_LEASE_TTL_S = 3600.0
+"""A local instance that dies is seen at once: no lease has to expire for it."""
+
+
+class _Interrupted(Exception):
+    """The user asked for an end while the input was being planned."""
+
+
+class LocalRun:
+    """One run of a task whose folder is taken. `run` may be called once. began: monotonic seconds of the request."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        settings: Settings,
+        clock: Clock,
+        *,
+        began: float,
+        progress: Callable[[RunProgress], None],
+    ) -> None:
+        self._opened = opened
+        self._task = opened.task
+        self._settings = settings
+        self._clock = clock
+        self._created = clock.now()
+        self._times = Timeline(began)
+        self._progress = progress
+        self._meter = Meter()
+        self._shown: tuple[str, float] = ("", 0.0)
+        self._end: End | None = None
+        self._scratch = Path()
+
+    def run(self) -> Result:
+        """Runs the task to its end, whatever that is. Raises what makes it impossible to plan."""
+        opened = self._opened
+        unfinished = True
+        try:
+            with Interrupts() as self._interrupts:
+                result = self._run()
+                unfinished = result.resumable
+                return result
+        finally:
+            opened.lock.release(remove=not unfinished)
+
+    def _run(self) -> Result:
+        opened = self._opened
+        self._scratch = Path(tempfile.mkdtemp(prefix="tidemill-"))
+        self._show("planning")
+        crew = self._crew = Crew(self._start, self._task.instances, self._task.retries, self._clock)
+        self._times.spawned = self._clock.monotonic()
+        self._digests = Digests(opened.model.folders())
+        try:
+            journal = self._planned()
+            if journal is None:
+                return self._result(End(TaskStatus.STOPPED, Reason.INTERRUPTED, "Nothing was computed yet."), None)
+            try:
+                self._compute(journal)
+                return self._finish(journal)
+            finally:
+                journal.close()
+        finally:
+            crew.close()
+            if opened.home.joinpath(opened.id).is_dir():  # not after a good end
+                keep_logs(self._scratch, opened.home / opened.id / "logs")
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _start(self, index: int, attempt: int) -> Instance:
+        """Starts one instance; called by the crew."""
+        task, opened, model = self._task, self._opened, self._opened.model
+        machine = machine_resources()
+        instance = ids.instance_id(opened.run, index, attempt)
+        folder = self._scratch / instance
+        ours, theirs = socket.socketpair()
+        manifest = Manifest(
+            version=CONTRACT_VERSION,
+            task=opened.id,
+            run=opened.run,
+            instance=instance,
+            channel=Channel("fd", fd=theirs.fileno()),
+            model=str(model.model) if model.model else None,
+            code=str(model.code) if model.code else None,
+            command=list(model.command) if model.command else None,
+            input=opened.checked.formats.input,
+            result=opened.checked.formats.result,
+            millicores=task.resources.cpu or max(100, machine.millicores // task.instances),
+            memory_bytes=task.resources.memory or machine.memory_bytes // task.instances,
+            scratch=str(folder / "scratch"),
+            record_timeout_s=task.record_timeout,
+            commit_every_s=self._settings.limits.commit_every_s,
+            die_with_parent=True,
+            pins=Pins(task.batch.size, task.batch.processes, task.batch.threads),
+            env=dict(task.env),
+        )
+        process = start_instance(manifest, folder, (ours, theirs))
+        return Instance(instance, index, attempt, process, ours, folder / "log")
+
+    def _planned(self) -> FileJournal | None:
+        """The journal of the run, planned now unless it goes on with one; None if the user had enough of waiting."""
+        opened = self._opened
+        if opened.journal is not None:
+            self._plan = plan_of(opened.journal)
+            return opened.journal
+
+        def tick(_: int) -> None:
+            if self._interrupts.count:
+                raise _Interrupted
+
+        try:
+            stamp = stamp_of(opened.model.folders())
+            self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, tick=tick)
+            header = header_of(opened.checked, self._plan, opened.model, stamp)
+            path = journal_path(opened.home, opened.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return FileJournal.create(path, header, splits, run=opened.run)
+        except BaseException as error:
+            forget(opened.objects, opened.checked.output, opened.home, opened.id)
+            if isinstance(error, _Interrupted):
+                return None
+            raise
+
+    def _compute(self, journal: FileJournal) -> None:
+        """Until every split is done, every instance gone and every unit published; or until the run has to end."""
+        opened, crew = self._opened, self._crew
+        output = opened.checked.output
+        coordinator = Coordinator(
+            journal,
+            opened.objects,
+            self._plan,
+            input=opened.checked.input_folder,
+            parts=output.child(layout.parts_folder(opened.id)),
+            clock=self._clock,
+            settings=CoordinatorSettings(_LEASE_TTL_S, self._settings.limits.grant_ttl_s, _REPORT_EVERY_S),
+            instances=self._task.instances,
+        )
+        crew.connect(coordinator, journal)
+        crew.selector.register(self._interrupts, selectors.EVENT_READ, None)
+        self._publisher = Publisher(
+            journal,
+            opened.objects,
+            self._plan,
+            output,
+            opened.id,
+            opened.checked.formats.result,
+            replace=opened.replace,
+        )
+        background = BackgroundPublisher(self._publisher, self._interrupts.wake)
+        noted = False
+        try:
+            while not self._is_over(journal, background):
+                crew.turn(_TURN_S)
+                self._interrupts.drain()
+                if not noted and self._digests.ready is not None:
+                    journal.note(digests=self._digests.ready)
+                    noted = True
+                self._decide(journal, background)
+                self._show_progress(journal)
+        finally:
+            background.stop()
+
+    def _is_over(self, journal: FileJournal, background: BackgroundPublisher) -> bool:
+        if self._end is not None:
+            return self._crew.over
+        totals = journal.totals()
+        computed = totals.splits_done == totals.splits
+        if computed and self._times.computed is None:
+            self._times.computed = self._clock.monotonic()
+            self._crew.dismiss()
+        if totals.units_published < totals.units:
+            if journal.units_ready(1):
+                background.poke(last=computed)
+            return False
+        return computed and self._crew.over
+
+    def _decide(self, journal: FileJournal, background: BackgroundPublisher) -> None:
+        """Whether the run has to end before its time."""
+        crew = self._crew
+        if self._interrupts.count > 1:
+            crew.end(Wish.STOP)
+        if self._end is not None:
+            return
+        self._end = self._reason_to_end(journal, background)
+        if self._end is not None:
+            crew.end(Wish.FLUSH)
+
+    def _reason_to_end(self, journal: FileJournal, background: BackgroundPublisher) -> End | None:
+        if self._interrupts.count:
+            return End(TaskStatus.STOPPED, Reason.INTERRUPTED)
+        deadline_s = self._task.deadline
+        if deadline_s is not None and self._clock.monotonic() - self._times.began > deadline_s:
+            return End(TaskStatus.STOPPED, Reason.DEADLINE)
+        if background.failure is not None:
+            return end_of(background.failure)
+        failure = self._crew.failure
+        if failure is not None:
+            status = TaskStatus.STOPPED if failure.reason is Reason.DISK_FULL else TaskStatus.FAILED
+            return End(status, failure.reason, failure.detail)
+        totals = journal.totals()
+        standing = Standing(
+            totals.counts, self._crew.pending, totals.bytes, totals.bytes_done, totals.splits_done == totals.splits
+        )
+        reason = verdict(standing, self._task.tolerance)
+        return End(TaskStatus.FAILED, reason) if reason is not None else None
+
+    def _finish(self, journal: FileJournal) -> Result:
+        opened = self._opened
+        if self._end is None:
+            self._show("publishing", journal)
+            try:
+                finished = self._publisher.finish(self._receipt(journal))
+            except TidemillError as error:
+                self._end = end_of(error)
+            else:
+                clear(opened.objects, opened.checked.output, opened.home, opened.id)
+                failed = finished.counts.failed
+                reason = Reason.FINISHED_WITH_FAILED_RECORDS if failed else Reason.FINISHED
+                return self._result(End(TaskStatus.SUCCEED, reason), journal)
+        if self._end.reason in (Reason.MODEL_ALWAYS_FAILS, Reason.TOO_MANY_FAILED_RECORDS):
+            parts = opened.checked.output.child(layout.parts_folder(opened.id))
+            self._end = End(self._end.status, self._end.reason, first_error(journal, opened.objects, parts))
+        with suppress(TidemillError):  # where the disk is full, what is there has to do
+            journal.note(ended={"status": self._end.status, "reason": self._end.reason, "detail": self._end.detail})
+        return self._result(self._end, journal)
+
+    def _receipt(self, journal: FileJournal) -> Receipt:
+        opened, task = self._opened, self._task
+        digests = dict(zip(("model", "code") if task.model else ("code",), self._digests.wait(), strict=False))
+        return Receipt(
+            task=opened.id,
+            run=opened.run,
+            name=task.name,
+            status=TaskStatus.SUCCEED,
+            actor=user_name(),
+            region=task.region,
+            input=InputAccount(
+                str(opened.checked.input), self._plan.objects, self._plan.bytes, self._plan.listing_sha256
+            ),
+            created=self._created,
+            finished=self._clock.now(),
+            phases_s={phase: spent for phase, spent in self._seconds().items() if phase in PHASES},
+            instances=task.instances,
+            retries=self._crew.replaced,
+            runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
+            model=task.model,
+            model_sha256=digests.get("model"),
+            code_sha256=digests.get("code"),
+            environment={"python": platform.python_version()},
+        )
+
+    # -- telling
+
+    def _seconds(self) -> dict[str, float]:
+        self._times.reported = self._crew.first_report_at
+        self._times.running = self._crew.first_running_at
+        return self._times.seconds(self._clock.monotonic())
+
+    def _result(self, end: End, journal: FileJournal | None) -> Result:
+        opened = self._opened
+        output = opened.checked.output
+        succeeded = end.status is TaskStatus.SUCCEED
+        totals = journal.totals() if journal is not None else None
+
+        def errors() -> Iterator[bytes]:
+            return finished_errors(opened.objects, output) if succeeded else self._publisher.errors()
+
+        self._show("finished", journal)
+        return Result(
+            id=opened.id,
+            status=end.status,
+            reason=end.reason,
+            explanation=explain(end.reason, end.detail),
+            counts=totals.counts if totals is not None else Counts(),
+            output=str(output),
+            seconds=self._seconds(),
+            resumable=not succeeded and totals is not None and totals.counts.ok > 0,
+            _objects=opened.objects,
+            _folder=output,
+            _errors=errors if journal is not None else None,
+        )
+
+    def _show_progress(self, journal: FileJournal) -> None:
+        crew = self._crew
+        if self._end is not None:
+            phase = "stopping"
+        elif self._times.computed is not None:
+            phase = "publishing"
+        elif crew.first_running_at is not None:
+            phase = "predicting"
+        else:
+            phase = "loading" if crew.first_report_at is not None else "starting"
+        self._show(phase, journal)
+
+    def _show(self, phase: str, journal: FileJournal | None = None) -> None:
+        now = self._clock.monotonic()
+        if phase == self._shown[0] and now < self._shown[1] + _SHOW_EVERY_S:
+            return
+        self._shown = (phase, now)
+        shown = RunProgress(self._opened.id, phase, instances=self._task.instances)
+        if journal is not None:
+            totals, pending = journal.totals(), self._crew.pending
+            rate, eta_s, share = self._meter.measure(now, totals, pending)
+            shown = replace(
+                shown,
+                reason=self._end.reason if self._end is not None else Reason.NONE,
+                explanation=self._crew.paused,
+                counts=totals.counts,
+                pending=pending,
+                splits_total=totals.splits,
+                splits_done=totals.splits_done,
+                bytes_total=totals.bytes,
+                bytes_done=totals.bytes_done,
+                share=share,
+                records_per_s=rate if phase == "predicting" else None,
+                eta_s=eta_s if phase == "predicting" else None,
+                instances_running=self._crew.running,
+            )
+        self._progress(shown)

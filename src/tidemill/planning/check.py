@@ -1,0 +1,167 @@
+"""Everything about a task's data that can be known before it starts. The server's services and `tidemill run` call it.
+
+It lists no further than the first inputs, reads the beginnings of a few of them, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from tidemill.domain import layout
+from tidemill.domain.errors import InvalidValue, NotAllowed, Refused, StorageDenied
+from tidemill.domain.location import Location, parse_location
+from tidemill.domain.splits import Cut
+from tidemill.planning.formats import PEEK_BYTES, Formats, Sample, resolve
+from tidemill.planning.patterns import selector
+from tidemill.ports.objects import ObjectInfo, Objects
+from tidemill.publishing.claims import check_output
+
+if TYPE_CHECKING:
+    from tidemill.wire.taskfile import TaskFile
+
+_FIRST_OBJECTS = 200
+_READ_OBJECTS = 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A task's data, found to be good. input: a folder, or one object. output: a folder."""
+
+    input: Location
+    output: Location
+    formats: Formats
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+    @property
+    def input_folder(self) -> Location:
+        """The folder that the names of the listing lie below."""
+        return folder_of(self.input)
+
+
+def folder_of(place: Location) -> Location:
+    """The place itself if it is a folder, else the folder that the object lies in."""
+    if place.is_folder:
+        return place
+    return Location(place.scheme, place.bucket, place.key[: place.key.rfind("/") + 1])
+
+
+def locate_output(task: TaskFile, *, base: str | None, local_paths: bool) -> Location:
+    """The folder for a task's results. Raises InvalidValue or NotAllowed."""
+    return _locate(task.output.path, "output.path", base, local_paths).as_folder()
+
+
+def check_task(
+    task: TaskFile, objects: Objects, *, base: str | None, local_paths: bool, owner: str | None = None
+) -> Checked:
+    """What a task reads and writes, and how. base: the folder that relative paths start from; None refuses them.
+    local_paths: whether paths of this machine are allowed at all. owner: the task that may own the output folder already.
+
+    Raises InvalidValue, NotAllowed, NotFound or OutputTaken naming field, value and remedy; StorageDenied where the
+    credential does not do.
+    """
+    source = _locate(task.input.path, "input.path", base, local_paths)
+    target = locate_output(task, base=base, local_paths=local_paths)
+    if source.is_folder or objects.is_folder(source):
+        source = source.as_folder()
+    _check_apart(objects, source, target)
+    first = first_inputs(objects, source, task.input.include, task.input.exclude)
+    formats = resolve(task.format, _samples(objects, source, first))
+    if formats.cut is not Cut.FILES and len(first) < _FIRST_OBJECTS and not any(each.size for each in first):
+        raise InvalidValue(f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path.")
+    try:
+        check_output(objects, target, if_exists=task.output.if_exists, task=owner)
+    except (Refused, StorageDenied) as error:
+        raise type(error)(error.message, field="output.path", remedy=error.remedy) from error
+    return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude))
+
+
+def first_inputs(objects: Objects, source: Location, include: list[str], exclude: list[str]) -> list[ObjectInfo]:
+    """The first objects of the input. Raises InvalidValue if there are none, and says what there is instead."""
+    if not source.is_folder:
+        if include or exclude:
+            raise InvalidValue(
+                f"{source} is one object, there is nothing to choose from.",
+                field="input.include" if include else "input.exclude",
+                remedy="Leave it out, or give a folder.",
+            )
+        found = objects.head(source)
+        if found is None:
+            raise InvalidValue(f"there is nothing at {source}.", field="input.path", remedy="Check the path.")
+        return [found]
+    takes = selector(include, exclude)
+    seen = inputs = 0
+    taken: list[ObjectInfo] = []
+    for found in objects.list(source):
+        seen += 1
+        inputs += layout.is_input(found.name)
+        if takes(found.name):
+            taken.append(found)
+            if len(taken) == _FIRST_OBJECTS:
+                break
+    if taken:
+        return taken
+    if inputs:
+        field = "input.include" if include else "input.exclude"
+        raise InvalidValue(
+            f"of {inputs} objects in {source} none is left.", field=field, remedy="Check the patterns: *.jsonl, 2026/**."
+        )
+    if seen:
+        raise InvalidValue(
+            f"{source} holds nothing but names that begin with `_` or `.`, which are not data.",
+            field="input.path",
+            remedy="Rename the objects.",
+        )
+    missing = not objects.is_folder(source)
+    raise InvalidValue(
+        f"there is no folder {source}." if missing else f"the folder {source} is empty.",
+        field="input.path",
+        remedy="Check the path." if missing else "Put the input there first.",
+    )
+
+
+def _locate(text: str, field: str, base: str | None, local_paths: bool) -> Location:
+    if base is not None and text.startswith("~/"):
+        text = os.path.expanduser(text)
+    location = parse_location(text, field=field, base=base)
+    if location.is_local and not local_paths:
+        raise NotAllowed(
+            f"{text!r} is a path of the server's own machine.", field=field, remedy="Use a bucket: cos://data/…"
+        )
+    return location
+
+
+def _check_apart(objects: Objects, source: Location, target: Location) -> None:
+    ours, theirs = _place(objects, source), _place(objects, target)
+    if ours == theirs:
+        inside = "is the input itself"
+    elif source.is_folder and ours.contains(theirs):
+        inside = f"lies inside the input {source}"
+    elif theirs.contains(ours):
+        inside = f"has the input {source} inside"
+    else:
+        return
+    raise InvalidValue(f"{target} {inside}.", field="output.path", remedy="Choose a folder beside it.")
+
+
+def _place(objects: Objects, location: Location) -> Location:
+    """Where a location really is: a path without links where it is a path, be it of a bucket that is a folder."""
+    access = objects.grant_read(location, 60.0)
+    if access.kind != "path":
+        return location
+    path = os.path.realpath(access.location)
+    return Location("file", None, f"{path.rstrip('/')}/" if location.is_folder else path)
+
+
+def _samples(objects: Objects, source: Location, first: list[ObjectInfo]) -> list[Sample]:
+    folder = folder_of(source)
+    with_bytes = list(islice((each for each in first if each.size), _READ_OBJECTS))
+    samples = []
+    for each in with_bytes:
+        head = objects.read(folder.child(each.name), 0, min(PEEK_BYTES, each.size))
+        samples.append(Sample(each.name, head))
+    read = {each.name for each in with_bytes}
+    return samples + [Sample(each.name, b"") for each in first if each.name not in read]

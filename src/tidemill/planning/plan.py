@@ -1,0 +1,107 @@
+"""From a folder to splits: the input is listed into an object, and the splits follow from it. Called by the server's plan
+loop and by `tidemill run`. May be repeated: it writes the same listing to the same place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+from tidemill.domain import layout
+from tidemill.domain.errors import InvalidValue
+from tidemill.domain.plan import Plan
+from tidemill.domain.splits import Layout, PlannedSplit, plan_splits
+from tidemill.planning.check import Checked
+from tidemill.planning.formats import check_same_kind, kind_of_name
+from tidemill.objects.listing import listing_line, read_listing
+from tidemill.planning.patterns import selector
+from tidemill.ports.objects import ObjectInfo, Objects
+from tidemill.publishing.claims import check_result_name
+
+_TICK_OBJECTS = 1000
+
+
+def make_plan(
+    objects: Objects, checked: Checked, task: str, *, tick: Callable[[int], None] = lambda listed: None
+) -> tuple[Plan, list[PlannedSplit]]:
+    """The plan of a task's run and its splits. tick: called with the number of objects every thousand; may raise to end it.
+
+    Memory does not grow with the objects, only with the splits (one for up to 250 objects or 16 MiB).
+    Raises InvalidValue if the input is empty by now or mixes formats.
+    """
+    listing = checked.output.child(layout.listing_name(task))
+    writer = _ListingWriter(objects, checked, tick)
+    objects.put(listing, writer.lines())
+    if not writer.objects:
+        raise InvalidValue(f"there is nothing in {checked.input}.", field="input.path", remedy="Put the input there first.")
+    formats = checked.formats
+    splits = list(
+        plan_splits(
+            read_listing(objects, listing),
+            formats.cut,
+            formats.layout,
+            total_objects=writer.objects,
+            total_bytes=writer.bytes,
+        )
+    )
+    plan = Plan(
+        listing=listing,
+        objects=writer.objects,
+        bytes=writer.bytes,
+        splits=len(splits),
+        units=splits[-1].unit + 1,
+        cut=formats.cut,
+        layout=formats.layout,
+        listing_sha256=writer.sha256.hexdigest(),
+        input_type=formats.input.type,
+    )
+    return plan, splits
+
+
+def listed_inputs(objects: Objects, checked: Checked) -> Iterator[ObjectInfo]:
+    """The input's objects as they are now, in byte order of their names.
+
+    Raises InvalidValue at the first one of another format, where the format was told by the names.
+    """
+    if not checked.input.is_folder:
+        found = objects.head(checked.input)
+        if found is not None:
+            yield found
+        return
+    takes = selector(checked.include, checked.exclude)
+    wanted = checked.formats.by_name
+    first: str | None = None
+    for info in objects.list(checked.input):
+        if not takes(info.name):
+            continue
+        first = info.name if first is None else first
+        if wanted is not None and kind_of_name(info.name) != wanted:
+            check_same_kind(first, info.name)
+        yield info
+
+
+class _ListingWriter:
+    """Streams the listing and keeps its totals."""
+
+    def __init__(self, objects: Objects, checked: Checked, tick: Callable[[int], None]) -> None:
+        self._objects = objects
+        self._checked = checked
+        self._tick = tick
+        self.objects = self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def lines(self) -> Iterator[bytes]:
+        buffer: list[bytes] = []
+        for info in listed_inputs(self._objects, self._checked):
+            if self._checked.formats.layout is Layout.PER_OBJECT:
+                check_result_name(layout.result_for_object(info.name, self._checked.formats.result.type))
+            line = listing_line(info)
+            self.sha256.update(line)
+            self.objects += 1
+            self.bytes += info.size
+            buffer.append(line)
+            if len(buffer) == _TICK_OBJECTS:
+                yield b"".join(buffer)
+                buffer.clear()
+                self._tick(self.objects)
+        yield b"".join(buffer)
