@@ -76,7 +76,7 @@ class Tx:
         self.sqlite = sqlite
         self.woken: set[str] = set()
 
-    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement, parameters)
 
     def insert(self, table: sa.Table) -> Any:

@@ -30,6 +30,8 @@ def _of_plan() -> sa.Column[str]:
     return sa.Column("plan", text(), sa.ForeignKey("plans.id", ondelete="CASCADE"), primary_key=True)
 
 
+OPEN, LEASED = (sa.text(f"splits.status = '{status}'") for status in (SplitStatus.OPEN, SplitStatus.LEASED))
+"""Written out, not as parameters: only so does SQLite see that a partial index may be used."""
 _OPEN, _LEASED = (sa.text(f"status = '{status}'") for status in (SplitStatus.OPEN, SplitStatus.LEASED))
 
 splits = sa.Table(
@@ -68,7 +70,7 @@ parts = sa.Table(
     sa.Column("split", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("begin_object", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("begin_offset", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("name", text(), primary_key=True),  # a split without a record has parts that begin where they end
+    sa.Column("name", text(), nullable=False),
     *ownership(),
     sa.Column("end_object", sa.Integer, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
