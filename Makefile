@@ -12,7 +12,7 @@ MARKERS ?= not soak and not kill
 SOURCES := pyproject.toml runtime/pyproject.toml dev/environment.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postgres test-minio test-kill soak bench lint format types check lock lock-check wheels clean
+.PHONY: help setup demo test test-postgres test-minio test-kill test-runtime coverage soak bench lint format types check lock lock-check wheels clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,15 @@ test-minio: setup ## Run what needs S3, on a real MinIO that is started for it
 
 test-kill: setup ## Run the seeded sample of the tests that kill server and instances
 	dev/with-servers postgres -- $(PYTEST) -m "kill and not soak"
+
+test-runtime: setup ## Run the runtime's tests on Python 3.9, or the oldest there is, without the control plane
+	dev/test-runtime $(TEST_ARGS)
+
+coverage: setup ## Fail unless the tests take every branch of the domain
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -m "$(MARKERS) and not postgres and not s3" tests/unit
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --include='src/tidemill/domain/*' --fail-under=100
 
 soak: setup ## Run the random suites at length: 100 kills, many more examples
 	dev/with-servers postgres minio -- env TIDEMILL_TEST_PROFILE=soak $(BIN)/pytest $(TEST_ARGS) -m "soak or kill" --timeout 3600

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import msgspec
 
-from tidemill_runtime.codec.text import LineReader
+from tidemill_runtime.codec.text import UNREADABLE, LineReader
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import InputFormat, Lease
@@ -38,7 +38,7 @@ def decode_block(data: memoryview) -> Optional[List[Any]]:
     """
     try:
         items = _decoder.decode_lines(data)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
     block = bytes(data)
     if block.endswith((b"\n\n", b"\n\r\n")):

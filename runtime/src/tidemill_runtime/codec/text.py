@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
+import msgspec
+
 from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
 from tidemill_runtime.codec.records import Bad
 from tidemill_runtime.source import Source, open_source
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 Decode = Callable[[memoryview], Optional[List[Any]]]
 """All items of a block, or None where rows and items do not coincide and the lines have to be looked at."""
 DecodeLine = Callable[[bytes], Any]
-"""One item; raises ValueError."""
+"""One item; raises one of UNREADABLE."""
+UNREADABLE = (ValueError, RecursionError, msgspec.DecodeError)
+"""msgspec's own error is a ValueError only in the versions that Python 3.9 does not get."""
 
 
 class LineReader:
@@ -73,7 +77,7 @@ class LineReader:
             return too_long(len(line), self._form.max_record_bytes, None)
         try:
             return self._decode_line(line)
-        except (ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             return Bad("decode_error", type(error).__name__, str(error))
 
     @property
@@ -101,6 +105,7 @@ class LineRecords:
         self.end = block.end - base
         self.item_rows: Optional[List[int]] = None
         self.bad: Dict[int, Bad] = {}
+        self._reader = reader
         self._block = block
         self._lines: Optional[List[bytes]] = None
         if isinstance(block, LongLine):
@@ -119,8 +124,13 @@ class LineRecords:
             return self._items
         return self._items[first:stop]
 
+    def fresh(self, first: int, stop: int) -> List[Any]:
+        rows = range(first, stop) if self.item_rows is None else self.item_rows[first:stop]
+        lines = self.lines()
+        return [self._reader.read_line(lines[row].rstrip(b"\r\n")) for row in rows]
+
     def fields(self, first: int, stop: int) -> List[Any]:
-        return self._items[first:stop]
+        return self.fresh(first, stop)
 
     def raw(self, row: int) -> bytes:
         return self.lines()[row].rstrip(b"\r\n")
@@ -136,11 +146,7 @@ class LineRecords:
         """The rows with their line ends."""
         if self._lines is None:
             assert isinstance(self._block, RawBlock)
-            data = bytes(self._block.data)
-            self._lines = [line + b"\n" for line in data.split(b"\n")]
-            last = self._lines.pop()[:-1]
-            if last:
-                self._lines.append(last)
+            self._lines = split_lines(self._block.data)
         return self._lines
 
     def _by_line(self, reader: LineReader) -> List[Any]:
@@ -156,6 +162,15 @@ class LineRecords:
                 items.append(item)
                 self.item_rows.append(row)
         return items
+
+
+def split_lines(data: memoryview) -> List[bytes]:
+    """The lines with their ends; the last may have none."""
+    lines = [line + b"\n" for line in bytes(data).split(b"\n")]
+    last = lines.pop()[:-1]
+    if last:
+        lines.append(last)
+    return lines
 
 
 def too_long(size: int, most: int, raw: Optional[bytes]) -> Bad:
