@@ -60,7 +60,7 @@ class Crash:
         return {
             "TIDEMILL_CRASH_AT": self.at,
             "TIDEMILL_CRASH_HOW": self.how,
-            "TIDEMILL_CRASH_MARK": str(self.file),
+            "TIDEMILL_CRASH_FILE": str(self.file),
         }
 
     @property

@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-import tidemill
 from tests.e2e.harness import FILES, LINES, Crash, Job, Server, counted, results, until
+from tidemill.crashpoints import POINTS
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(180)]
 
-SOURCES = Path(tidemill.__file__).parent
-POINTS = sorted(
-    {
-        name
-        for path in SOURCES.rglob("*.py")
-        if path.parent.name != "local" and path.name != "crashpoints.py"
-        for name in re.findall(r"""crashpoint\(["']([^"']+)""", path.read_text())
-    }
-)
-"""Every point that the server's code names."""
 SEED = int(os.environ.get("TIDEMILL_TEST_SEED", "20261122"))
 AT_LENGTH = os.environ.get("TIDEMILL_TEST_PROFILE") == "soak"
 WITH_INSTANCES = [
