@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import threading
 import urllib.error
@@ -12,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from minio import Minio
 
+from tests.conftest import S3Bucket
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged
 from tidemill.domain.location import Location, parse_location
 from tidemill.objects.region import open_region
@@ -43,20 +41,6 @@ NAMES = [
 ]
 
 
-@pytest.fixture
-def s3_bucket() -> BucketSection:
-    endpoint = os.environ.get("TIDEMILL_TEST_S3")
-    if endpoint is None:
-        pytest.skip("TIDEMILL_TEST_S3 is not set")
-    key, secret = os.environ["TIDEMILL_TEST_S3_KEY"], os.environ["TIDEMILL_TEST_S3_SECRET"]
-    client = Minio(urlsplit(endpoint).netloc, key, secret, secure=False)
-    if not client.bucket_exists("conformance"):
-        client.make_bucket("conformance")
-    return BucketSection(
-        url="s3://conformance/below", endpoint=endpoint, access_key=key, secret_key=Secret(secret), region="us-east-1"
-    )
-
-
 @dataclass(frozen=True)
 class Store:
     objects: Objects
@@ -67,18 +51,23 @@ class Store:
 @pytest.fixture(params=["folder", "bucket", pytest.param("s3", marks=pytest.mark.s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "s3":
-        bucket = request.getfixturevalue("s3_bucket")
-        objects = open_region({"data": bucket}, tmp_path, local_paths=False)
+        objects = open_region({"data": declared(request.getfixturevalue("s3"))}, tmp_path, local_paths=False)
         # A folder whose own name is awkward: prefixes have to be literal too.
         folder = parse_location(f"cos://data/{secrets.token_hex(4)} 前缀%20+#/", field="test")
         yield Store(objects, folder, is_local=False)
-        objects.delete_below(folder)
     elif request.param == "bucket":
         objects = open_region({"data": BucketSection()}, tmp_path, local_paths=False)
         yield Store(objects, parse_location("cos://data/in 前缀%20+#/", field="test"), is_local=True)
     else:
         objects = open_region({}, tmp_path, local_paths=True)
         yield Store(objects, parse_location(f"{tmp_path}/in 前缀%20+#/", field="test"), is_local=True)
+
+
+def declared(s3: S3Bucket) -> BucketSection:
+    url = f"s3://{s3.bucket}/be low"
+    return BucketSection(
+        url=url, endpoint=s3.endpoint, access_key=s3.key, secret_key=Secret(s3.secret), region=s3.region
+    )
 
 
 def names(store: Store, folder: Location | None = None) -> list[str]:
@@ -387,30 +376,3 @@ def test_cos_and_s3_are_one_bucket(store: Store) -> None:
         return
     store.objects.put(store.folder.child("x"), b"1")
     assert store.objects.read(Location("s3", store.folder.bucket, store.folder.child("x").key)) == b"1"
-
-
-def test_a_process_that_is_killed_leaves_nothing(store: Store, tmp_path: Path) -> None:
-    """A real process, killed in the middle of a put and of a compose."""
-    read_end, write_end = os.pipe()
-    child = os.fork() if store.is_local else None  # obstore does not survive a fork; S3 has its own test
-    if child is None:
-        os.close(read_end)
-        os.close(write_end)
-        pytest.skip("in test_objects_s3.py")
-    if child == 0:
-
-        def endless() -> Iterator[bytes]:
-            yield b"x" * 1_000_000
-            os.write(write_end, b"!")
-            threading.Event().wait()
-
-        try:
-            store.objects.put(store.folder.child("killed"), endless())
-        finally:
-            os._exit(1)
-    assert os.read(read_end, 1) == b"!"
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    assert names(store) == []
-    left = [name for _, _, files in os.walk(tmp_path) for name in files]
-    assert left == []

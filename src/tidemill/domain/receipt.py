@@ -29,7 +29,7 @@ class InputAccount:
 
 @dataclass(frozen=True)
 class ResultsAccount:
-    """manifest_sha256: of the lines of `_SUCCESS` after its first. errors_sha256: of errors.jsonl. bytes: of results."""
+    """manifest_sha256: of the lines of `_SUCCESS` after its first; errors_sha256: of errors.jsonl."""
 
     path: str
     objects: int

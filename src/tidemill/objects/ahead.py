@@ -35,7 +35,7 @@ class Ahead:
         self._waiting: deque[tuple[int, Future[bytes]]] = deque()
         self._streams = 0
 
-    def stream(self, piece: Piece) -> Iterator[bytes]:
+    def stream(self, piece: Piece) -> Iterator[bytes]:  # noqa: ARG002 - the shape that `Assembly` asks for
         number = self._streams
         self._streams += 1
         self._fill()

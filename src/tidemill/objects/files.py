@@ -51,6 +51,7 @@ def translated(error: OSError, where: object) -> TidemillError:
 
 @contextmanager
 def our_words(where: object) -> Iterator[None]:
+    """Raises what the system's errors inside mean for the object at `where`."""
     try:
         yield
     except OSError as error:
@@ -121,6 +122,7 @@ def replace_by(link: Callable[[str], None], path: str) -> None:
 
 
 def temporary_name(folder: str) -> str:
+    """A free name in the folder for what is not to be listed."""
     return f"{folder}/{TEMPORARY}{secrets.token_hex(8)}"
 
 
@@ -222,6 +224,7 @@ def _may_follow(path: str, within: str | None) -> bool:
 
 
 def is_within(real: str, root: str) -> bool:
+    """Whether a path without links is `root` or lies below it."""
     return real == root or real.startswith(root.rstrip("/") + "/")
 
 

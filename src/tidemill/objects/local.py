@@ -37,6 +37,7 @@ class LocalObjects(Objects):
 
     def __init__(self, root: str | None) -> None:
         self._root = None if root is None else os.path.realpath(root)
+        self._mode = 0o666 & ~_umask()
 
     def list(self, folder: Location) -> Iterator[ObjectInfo]:
         path = self._to_read(folder.as_folder())
@@ -151,10 +152,10 @@ class LocalObjects(Objects):
         with our_words(folder):
             syncfs(_nearest_folder(self._to_read(folder)))
 
-    def grant_read(self, location: Location, ttl_s: float) -> Access:
+    def grant_read(self, location: Location, ttl_s: float) -> Access:  # noqa: ARG002 - a path does not expire
         return Access("path", self._to_read(location))
 
-    def grant_write(self, location: Location, ttl_s: float) -> Access:
+    def grant_write(self, location: Location, ttl_s: float) -> Access:  # noqa: ARG002 - a path does not expire
         path = self._to_write(location)
         with our_words(location):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -238,8 +239,10 @@ class LocalObjects(Objects):
         return None if os.path.islink(path) else path
 
     def _linked(self, source: str, path: str, assembly: Assembly, *, replace: bool) -> bool:
-        """Whether the file has got a second name, after its bytes were found to be right. Nothing is ever written in
-        place, so that deleting the first name leaves the second as it is."""
+        """Whether the file has got a second name, after its bytes were found to be right.
+
+        Nothing is ever written in place, so that deleting the first name leaves the second as it is.
+        """
         assembly.run()
 
         def link(name: str) -> None:
@@ -247,6 +250,10 @@ class LocalObjects(Objects):
 
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
+            if (
+                stat.S_IMODE(os.stat(source).st_mode) != self._mode
+            ):  # a part is its writer's own, a result is for others too
+                os.chmod(source, self._mode)
             replace_by(link, path) if replace else link(path)
         except OSError as error:
             if error.errno in (
@@ -273,6 +280,13 @@ class LocalObjects(Objects):
             f"{target} is there already, with other content.",
             remedy="Move it away or use another folder.",
         )
+
+
+def _umask() -> int:
+    """Can only be read by setting it; done while the stores are built, before anything else runs."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _nearest_folder(path: str) -> str:

@@ -14,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
-from tidemill.domain.errors import Conflict, NotFound, PartDamaged, Temporary
+from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged, Temporary
 from tidemill.domain.location import Location
 from tidemill.objects.ahead import Ahead
 from tidemill.objects.assembly import Assembly
@@ -59,6 +59,7 @@ class S3Config:
 
 
 def open_store(config: S3Config) -> S3Store:
+    """obstore's store for a bucket. Connects to nothing yet."""
     endpoint = config.endpoint or f"https://s3.{config.region or 'us-east-1'}.amazonaws.com"
     if not config.path_style:  # then obstore takes the endpoint as the bucket's own
         scheme, _, host = endpoint.partition("://")
@@ -204,18 +205,15 @@ class S3Objects(Objects):
                 except AlreadyExistsError:
                     return self._same(target, assembly.made)
             finally:
-                with suppress(FileNotFoundError, Temporary):
+                with suppress(Temporary):
                     self.delete([staging])
         return assembly.made
 
     def delete(self, locations: Iterable[Location]) -> None:
-        keys = [self._key(location) for location in locations]
-        for start in range(0, len(keys), LIST_CHUNK):
-            with (
-                our_words(self._store.config.get("bucket")),
-                suppress(FileNotFoundError),
-            ):
-                obstore.delete(self._store, keys[start : start + LIST_CHUNK])
+        waiting = iter(locations)
+        while chunk := list(islice(waiting, LIST_CHUNK)):
+            with our_words(chunk[0]):
+                obstore.delete(self._store, [self._key(location) for location in chunk])
 
     def delete_below(self, folder: Location) -> None:
         key = self._key(folder.as_folder())
@@ -240,6 +238,9 @@ class S3Objects(Objects):
         self.delete([probe])
 
     def _key(self, location: Location) -> str:
+        parts = location.key.split("/")
+        if "" in parts[:-1] or "." in parts or ".." in parts:
+            raise InvalidValue(f"{location} has an empty, `.` or `..` part.", remedy="Write the path without it.")
         return self._prefix + location.key
 
     def _grant(self, method: str, location: Location, ttl_s: float) -> Access:

@@ -34,6 +34,7 @@ def status_of(error: Exception) -> int | None:
 
 
 def translated(error: Exception, where: object) -> TidemillError:
+    """What obstore's error means for the object at `where`."""
     text = str(error)
     status = status_of(error)
     found = _CODE.search(text)
@@ -71,6 +72,7 @@ def translated(error: Exception, where: object) -> TidemillError:
 
 @contextmanager
 def our_words(where: object) -> Iterator[None]:
+    """Raises what obstore's errors inside mean for the object at `where`."""
     try:
         yield
     except (BaseError, FileNotFoundError, ValueError, OSError) as error:

@@ -1,8 +1,8 @@
 """Turns committed parts into results, and a finished plan into errors.jsonl, receipt and marker.
 
 The server's publish loop and `tidemill run` call it with their journals. Nothing is kept between calls but what the
-storage and the journal hold, so every call may be repeated, by another process, after a kill at any point: what is there
-already and is the same counts as made.
+storage and the journal hold, so every call may be repeated, by another process, after a kill at any point: what is
+there already and is the same counts as made.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Publisher:
 
 
 def check_result_format(result: ResultFormat) -> None:
-    """Raises InvalidValue for a format whose parts do not simply follow each other. Asked when a task is created too."""
+    """Raises InvalidValue for a format whose parts do not simply follow each other. Asked when a task is made, too."""
     if result.type not in ("jsonl", "text"):
         raise InvalidValue(
             f"results cannot be written as {result.type!r} yet.",
