@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tidemill.domain.errors import InvalidValue, NotFound, TidemillError
-from tidemill.wire.taskfile import explain_finding
+from tidemill.wire.findings import explain
 from tidemill.wire.views import FieldProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -85,7 +85,7 @@ def _finding(found: Mapping[str, Any], model: type[BaseModel] | None) -> Tidemil
         return InvalidValue("the body is not JSON.", remedy="Send JSON with Content-Type: application/json.")
     if where == "body" and not path:
         return InvalidValue("a JSON object is needed as the body.", remedy="Send Content-Type: application/json.")
-    return explain_finding({**found, "loc": tuple(path)}, model if where == "body" else None)
+    return explain({**found, "loc": tuple(path)}, model if where == "body" else None)
 
 
 def _sentence(error: TidemillError) -> str:

@@ -145,10 +145,10 @@ def _read_tar(path: Path, budget: _Budget) -> Iterator[Member]:
                     check_path(name.rstrip("/"), field="archive")
                 continue
             check_path(name, field="archive")
-            stream = archive.extractfile(member) if member.isreg() else None
-            if stream is None:
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None:
                 raise _not_a_file(name)
-            yield Member(name, bool(member.mode & 0o100), budget.read(stream, name))
+            yield Member(name, bool(member.mode & 0o100), budget.read(content, name))
 
 
 def _read_zip(path: Path, budget: _Budget) -> Iterator[Member]:

@@ -66,7 +66,12 @@ class Blobs:
         """What receives the content of a blob. size: as announced, if it was. Raises TooLarge."""
         if size is not None and size > self._limit_bytes:
             raise too_large(self._limit_bytes)
-        return BlobWriter(self.path(sha256), self._incoming / secrets.token_hex(16), sha256, self._limit_bytes)
+        self.path(sha256)  # refuses what is no digest
+        return BlobWriter(self.path, self._incoming / secrets.token_hex(16), sha256, self._limit_bytes)
+
+    def unnamed_writer(self) -> BlobWriter:
+        """The same for content whose digest is known at its end (`BlobWriter.sha256`)."""
+        return BlobWriter(self.path, self._incoming / secrets.token_hex(16), None, self._limit_bytes)
 
     def put(self, content: Iterable[bytes], sha256: str) -> int:
         """Stores a blob; its size. Raises InvalidValue if the content is another one."""
@@ -168,10 +173,10 @@ class Blobs:
 class BlobWriter:
     """One upload: write, write, finish. Left without `finish`, nothing remains of it."""
 
-    def __init__(self, target: Path, temporary: Path, sha256: str, limit_bytes: int) -> None:
-        self._target = target
+    def __init__(self, place: Callable[[str], Path], temporary: Path, expected: str | None, limit_bytes: int) -> None:
+        self._place = place
         self._temporary = temporary
-        self._expected = sha256
+        self._expected = expected
         self._limit_bytes = limit_bytes
         self._digest = hashlib.sha256()
         self._size = 0
@@ -204,19 +209,25 @@ class BlobWriter:
     def finish(self) -> int:
         """Puts the blob in its place; its size. Raises InvalidValue if the content is not what was announced."""
         assert self._file is not None
-        if self._digest.hexdigest() != self._expected:
+        if self._expected not in (None, self.sha256):
             raise InvalidValue(
-                f"the content has the digest {self._digest.hexdigest()}, not {self._expected}.",
+                f"the content has the digest {self.sha256}, not {self._expected}.",
                 field="sha256",
                 remedy="Send it again; it was changed on its way, or the file changed.",
             )
+        target = self._place(self.sha256)
         with disk_errors():
             self._sync()
             os.fchmod(self._file.fileno(), FILE_MODE)
-            self._target.parent.mkdir(exist_ok=True)
-            os.replace(self._temporary, self._target)
-            sync_folder(self._target.parent)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(self._temporary, target)
+            sync_folder(target.parent)
         return self._size
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hex."""
+        return self._digest.hexdigest()
 
     def _sync(self) -> None:
         assert self._file is not None

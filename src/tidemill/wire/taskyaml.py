@@ -7,7 +7,7 @@ Relative paths in a file start from the file's folder; those of flags start from
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -17,7 +17,7 @@ from typing import Any
 
 from tidemill.domain.errors import InvalidValue, NotFound, TooLarge
 from tidemill.wire.sections import Section, field_types
-from tidemill.wire.taskfile import NAME_MAX, TaskFile, parse_task
+from tidemill.wire.taskfile import NAME_MAX, TaskFile, dump_task, parse_task
 
 FILE_BYTES_MAX = 1_000_000
 """A task file is written by people; a larger file is something else."""
@@ -35,26 +35,29 @@ class Document:
 
 
 def read_task(
-    file: str | Path | None,
+    source: str | os.PathLike[str] | Mapping[str, Any] | TaskFile | None,
     flags: Mapping[str, object] | None = None,
     *,
     flag_names: Mapping[str, str] | None = None,
     repository: bool = True,
 ) -> TaskFile:
-    """The task of a file ("-": standard input), with `flags` (dotted key → value) over it, paths made absolute.
+    """The task of a source, with `flags` (dotted key → value) over it, paths made absolute.
+
+    source: a file ("-": standard input), or the keys of a task.
 
     flag_names: dotted key → what to call it in a message. repository: whether a plain word may name a model's entry there;
     without a repository it is a folder. A task without a name is called after its model and input.
     Raises InvalidValue, UnknownKey and NotFound naming the line or the flag.
     """
-    document = read_document(file) if file is not None else Document({}, {}, Path.cwd(), "")
+    document = _document(source)
     data = document.data
     for key in PATH_KEYS:
         _make_absolute(data, key, document.base, repository)
     for key, value in (flags or {}).items():
         _put(data, key, value)
-        if key in PATH_KEYS:
-            _make_absolute(data, key, Path.cwd(), repository)
+        for path_key in PATH_KEYS:
+            if path_key == key or path_key.startswith(f"{key}."):
+                _make_absolute(data, path_key, Path.cwd(), repository)
     if data.get("name") is None and "name" not in document.lines:
         data["name"] = default_name(data)
     try:
@@ -63,7 +66,14 @@ def read_task(
         raise _placed(error, document, flags or {}, flag_names or {}) from None
 
 
-def read_document(file: str | Path) -> Document:
+def _document(source: str | os.PathLike[str] | Mapping[str, Any] | TaskFile | None) -> Document:
+    if isinstance(source, str | os.PathLike):
+        return read_document(source)
+    keys = dump_task(source) if isinstance(source, TaskFile) else source or {}
+    return Document({str(key): value for key, value in keys.items()}, {}, Path.cwd(), "")
+
+
+def read_document(file: str | os.PathLike[str]) -> Document:
     """A file's mapping. Raises NotFound, TooLarge, or InvalidValue naming the line."""
     if str(file) == "-":
         return parse_document(sys.stdin.read(FILE_BYTES_MAX + 1), "standard input", Path.cwd())
@@ -125,8 +135,8 @@ def resolve_path(text: str, base: Path) -> str:
     """An absolute path of a plain one (its final slash kept); addresses with a scheme are left as they are."""
     if not text or "://" in text:
         return text
-    expanded = os.path.expanduser(text)
-    joined = os.path.normpath(os.path.join(base, expanded))
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - a Path would lose the slash at the end
+    joined = os.path.normpath(os.path.join(base, expanded))  # noqa: PTH118 - the same
     folder = expanded.endswith(("/", "/.", "/..")) or expanded in (".", "..")
     return joined.rstrip("/") + "/" if folder else joined
 
@@ -139,9 +149,10 @@ def is_folder_reference(text: str) -> bool:
 def _make_absolute(data: dict[str, Any], key: str, base: Path, repository: bool) -> None:
     above, _, last = key.rpartition(".")
     inner = data.get(above) if above else data
-    if isinstance(inner, str) and above:
-        inner = data[above] = {last: inner}
+    if above and isinstance(inner, str | Mapping):
+        inner = data[above] = {last: inner} if isinstance(inner, str) else dict(inner)  # the caller's stays as it is
     value = inner.get(last) if isinstance(inner, MutableMapping) else None
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(inner, MutableMapping) and isinstance(value, str):
         if key == "model" and repository and not is_folder_reference(value):
             return

@@ -323,6 +323,26 @@ class PackageView(View):
     files: list[FileEntry]
 
 
+class BlobView(View):
+    """A blob that was uploaded."""
+
+    sha256: str
+    size_bytes: int
+
+
+class BlobsView(View):
+    missing: list[str]
+    """Those to upload, in the order that they were asked for."""
+
+
+class HealthView(View):
+    """Whether a server lives, or is ready for work."""
+
+    status: Literal["ok", "unavailable"]
+    problems: list[str] = []
+    """What is missing, in words."""
+
+
 class ObjectView(View):
     """One object of a bucket."""
 

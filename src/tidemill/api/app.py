@@ -1,0 +1,44 @@
+"""The ASGI application: all doors of a server. `create_app` is called by `bootstrap`, and by tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+import tidemill
+from tidemill.api import models, objects, packages, problems, runner, server, tasks
+from tidemill.api.describe import describe
+from tidemill.api.gate import App, Gate
+from tidemill.services.facade import Services
+
+
+def create_app(services: Services, *, body_bytes: int) -> App:
+    """The doors of these services. body_bytes: largest body of a call that is no upload (`limits.body_bytes`)."""
+    app = bare_app()
+    app.state.services = services
+    return Gate(app, services.access, body_bytes=body_bytes)
+
+
+def bare_app() -> FastAPI:
+    """Routes and their description, with nothing behind them: enough to write OpenAPI down."""
+    app = FastAPI(
+        title="Tidemill",
+        version=tidemill.__version__,
+        docs_url=None,  # those pages fetch their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    problems.install(app)
+    for router in (tasks.router, models.router, packages.router, objects.router, server.router):
+        app.include_router(router)
+    app.router.routes.append(runner.route)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,72 @@
+"""OpenAPI of the JSON API: what FastAPI finds, made complete: the credential, problems, an example for every operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from tidemill.api.examples import EXAMPLES
+from tidemill.api.gate import PUBLIC
+
+_DESCRIPTION = """
+Batch prediction: a folder in, predictions out, everything released.
+
+Every call needs `Authorization: Bearer <secret_id>.<secret_key>`, except `/healthz` and `/readyz`. Errors are RFC 9457 problems
+with a stable `code`, the `field` that is wrong and a `remedy`. Lists give `next_cursor`; pass it as `cursor` for the next page.
+"""
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name  # names of our functions are what clients are generated from
+    document = get_openapi(
+        title=app.title, version=app.version, openapi_version="3.1.0", description=_DESCRIPTION.strip(), routes=app.routes
+    )
+    document["components"]["securitySchemes"] = {
+        "credential": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "<secret_id>.<secret_key>",
+            "description": "Made at the first start of a server in `DIR/root-credentials.json`.",
+        }
+    }
+    document["security"] = [{"credential": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _complete(path, operation)
+    for unused in ("HTTPValidationError", "ValidationError"):  # we answer with problems instead
+        document["components"]["schemas"].pop(unused, None)
+    return document
+
+
+def _complete(path: str, operation: dict[str, Any]) -> None:
+    if path in PUBLIC:
+        operation["security"] = []
+    responses = operation["responses"]
+    for status, response in responses.items():
+        content = response.get("content", {})
+        if "application/problem+json" in content:
+            content.pop("application/json", None)
+        if status == "422" and "application/json" in content:
+            responses["422"] = {
+                "description": "A value is not allowed; `field` says which.",
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+    example = EXAMPLES.get(operation["operationId"])
+    if example is None:
+        return
+    if example.parameters:
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] in example.parameters:
+                parameter["example"] = example.parameters[parameter["name"]]
+    if example.request is not None:
+        content = operation["requestBody"]["content"]
+        next(iter(content.values()))["example"] = example.request
+    for status, response in responses.items():
+        if status.startswith("2") and example.response is not None:
+            content = response.setdefault("content", {"application/json": {}})
+            next(iter(content.values()))["example"] = example.response

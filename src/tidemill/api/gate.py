@@ -1,0 +1,121 @@
+"""What every request passes, as one ASGI layer around the app: an id, a credential, a limit, and nothing unexpected shown.
+
+    public     /healthz, /readyz           answered to anybody
+    runners    /runner/                    instances, with tokens of their own (checked behind this gate)
+    all else   a credential, also what does not exist: nobody learns what is here without one
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from tidemill.api.problems import internal_error, problem_response
+from tidemill.domain.errors import Refused, TidemillError, TooLarge
+from tidemill.services.access import Access
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+RUNNER = "/runner/"
+UPLOADS = ("/api/v1/blobs/", "/api/v1/objects/content")
+"""Streamed to disk or storage, under limits of their own."""
+PACKAGE_BODIES = ("/api/v1/packages",)
+"""Lists of files: larger than other bodies."""
+PACKAGE_BODY_BYTES = 64 * 1024 * 1024
+_REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,64}")
+
+
+class Gate:
+    """The layer. body_bytes: largest body of a call that is no upload."""
+
+    def __init__(self, app: App, access: Access, *, body_bytes: int) -> None:
+        self._app = app
+        self._access = access
+        self._body_bytes = body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        path: str = scope["path"]
+        answer = _Answer(send, request_id)
+        try:
+            if path not in PUBLIC and not path.startswith(RUNNER):
+                scope["state"]["actor"] = self._access.authenticate(_only(headers, "authorization"))
+            await self._app(scope, self._limited(scope, headers, receive), answer)
+        except TidemillError as error:
+            await answer.instead(scope, receive, problem_response(error, request_id))
+        except Exception as error:
+            await answer.instead(scope, receive, internal_error(error, request_id, path))
+
+    def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """`receive`, which raises TooLarge once a body is larger than it may be."""
+        path: str = scope["path"]
+        if path.startswith(UPLOADS):
+            return receive
+        limit = PACKAGE_BODY_BYTES if path.startswith(PACKAGE_BODIES) else self._body_bytes
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise _too_large(limit)
+            return message
+
+        return limited
+
+
+class _Answer:
+    """`send` that adds the request's id, and knows whether an answer has begun."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self._begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._begun = True
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self._request_id),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+        await self._send(message)
+
+    async def instead(self, scope: Scope, receive: Receive, response: Response) -> None:
+        """Sends an error, if nothing is sent yet; a half-sent answer can only be cut off, so that nobody takes it for whole."""
+        if self._begun:
+            raise ConnectionAbortedError("the answer cannot be finished")
+        await response(scope, receive, self)
+
+
+def _only(headers: Headers, name: str) -> str | None:
+    """The header's one value. Raises Refused for several: which one counts must not be a guess."""
+    found = headers.getlist(name)
+    if len(found) > 1:
+        raise Refused(f"the header {name} is there {len(found)} times.", field=name, remedy="Send it once.")
+    return found[0] if found else None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes.", remedy="Send less at a time.")

@@ -1,0 +1,39 @@
+"""The door for instances: one call, a report in and orders out. Quick, because every split passes here.
+
+Not part of the JSON API: the body is `contract.Report`, the answer `contract.Orders`, the credential a token of the
+instance's own. What the answer's status means to an instance: 401 its token is not good (any more), 410 it has ended as far as
+the server knows, 413 and 422 it said something that no instance says, 503 try again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tidemill.domain.errors import InvalidValue, NotAuthenticated
+from tidemill.services.facade import Services
+from tidemill_runtime.contract import Report
+
+REPORT_PATH = "/runner/v1/report"
+_decoder = msgspec.json.Decoder(Report)
+_encoder = msgspec.json.Encoder()
+
+
+async def _report(request: Request) -> Response:
+    served: Services = request.app.state.services
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticated("an instance's token is needed.")
+    body = await request.body()
+    try:
+        report = _decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidValue(f"this is no report: {error}.", field="body") from error
+    orders = await run_in_threadpool(served.report, token.strip(), report)
+    return Response(_encoder.encode(orders), media_type="application/json")
+
+
+route = Route(REPORT_PATH, _report, methods=["POST"])

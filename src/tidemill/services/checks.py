@@ -1,0 +1,35 @@
+"""What a task's check has found, as JSON in the run's row: loops read there where data is and how, and need not look again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from tidemill.domain.location import Location
+from tidemill.domain.splits import Cut, Layout
+from tidemill.planning.check import Checked
+from tidemill.planning.formats import Formats, Kind
+from tidemill_runtime.contract import InputFormat, ResultFormat
+
+
+def dump_checked(checked: Checked) -> dict[str, Any]:
+    """As JSON; `load_checked` reads it back."""
+    return asdict(checked)
+
+
+def load_checked(values: dict[str, Any]) -> Checked:
+    """What `dump_checked` wrote."""
+    formats = values["formats"]
+    return Checked(
+        input=Location(**values["input"]),
+        output=Location(**values["output"]),
+        formats=Formats(
+            input=InputFormat(**formats["input"]),
+            result=ResultFormat(**formats["result"]),
+            cut=Cut(formats["cut"]),
+            layout=Layout(formats["layout"]),
+            by_name=Kind(**formats["by_name"]) if formats["by_name"] else None,
+        ),
+        include=tuple(values["include"]),
+        exclude=tuple(values["exclude"]),
+    )
