@@ -56,6 +56,6 @@ def bound(path: Path, limit_bytes: int) -> None:
         stop = (seen.st_size - limit_bytes // 2) // _BLOCK_BYTES * _BLOCK_BYTES
         head = min(_HEAD_KEPT_BYTES, limit_bytes // 4) // _BLOCK_BYTES * _BLOCK_BYTES
         with path.open("r+b") as file:
-            fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+            fallocate = ctypes.CDLL(None, use_errno=True).fallocate
             fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
             fallocate(file.fileno(), _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, head, max(0, stop - head))

@@ -241,7 +241,7 @@ class ProcessEngine(Engine):
                 self._kill(place, identity)
                 time.sleep(0.002)
         if cgroups.remove(place.groups()):
-            shutil.rmtree(place.folder, onerror=_make_writable)
+            _remove_tree(place.folder)
 
 
 def _spawn(place: _Place, lock_fd: int) -> None:
@@ -366,13 +366,15 @@ def _write(path: Path, data: bytes) -> None:
     new.rename(path)
 
 
-def _make_writable(again: Any, path: str, _error: Any) -> None:
-    """For rmtree: an instance may have taken its own folders' rights away."""
-    with contextlib.suppress(OSError):
-        Path(path).parent.chmod(0o700)
-        if not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            again(path)
+def _remove_tree(folder: Path) -> None:
+    """Also where an instance has taken its own folders' rights away. What cannot be removed is left for the next call."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    for path, names, _ in os.walk(folder):
+        for name in names:
+            inner = os.path.join(path, name)
+            if not os.path.islink(inner):
+                with contextlib.suppress(OSError):
+                    os.chmod(inner, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
