@@ -367,7 +367,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    """Also where an instance has taken its own folders' rights away. What cannot be removed is left for the next call."""
+    """Also where an instance took its own folders' rights away. What cannot be removed is left for the next call."""
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
