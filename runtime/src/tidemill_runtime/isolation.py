@@ -15,12 +15,16 @@ from tidemill_runtime.board import Board, Window
 from tidemill_runtime.codec.records import Records
 from tidemill_runtime.models.returned import WrongLength, as_list
 from tidemill_runtime.models.service import Model
-from tidemill_runtime.models.shapes import convert
+from tidemill_runtime.models.shapes import RECORD, convert
 
 HOPELESS_AFTER = 100
 """Records from a worker's beginning that all failed, before it stops bisecting: the model fails always."""
 
 _TRACE_FRAMES = 20
+
+
+class CannotConvert(Exception):
+    """Records that cannot be in one batch of the shape that the model wants."""
 
 
 class Failure(NamedTuple):
@@ -81,7 +85,7 @@ class Isolator:
     def _batch(self, records: Records, first: int, stop: int) -> Outcome:
         started = time.monotonic()
         try:
-            predictions = self._call(records, first, stop)
+            predictions = self._call(records, first, stop, again=False)
         except (Exception, SystemExit) as error:
             failure = _failure(error, 1)
         else:
@@ -131,9 +135,13 @@ class Isolator:
             return False
         return True
 
-    def _call(self, records: Records, first: int, stop: int) -> List[Any]:
+    def _call(self, records: Records, first: int, stop: int, *, again: bool = True) -> List[Any]:
         self._board.predict(self._place.window(first, stop - first, self._limit_s(stop - first)))
-        batch = convert(records.items(first, stop), self._model.shape)
+        items = records.fresh(first, stop) if again else records.items(first, stop)
+        try:
+            batch = convert(items, self._model.shape)
+        except (ValueError, TypeError) as error:
+            raise CannotConvert(f"the records cannot be made a batch of {self._model.shape}: {error}") from error
         return as_list(self._model.call(batch), stop - first)
 
     def _limit_s(self, count: int) -> float:
@@ -149,7 +157,7 @@ class Isolator:
         window = self._place.window
         call, tell = self._model.call, self._board.predict
         started = time.monotonic()
-        for index, item in enumerate(records.items(first, stop), first):
+        for index, item in enumerate(convert(records.items(first, stop), RECORD), first):
             tell(window(index, 1, limit_s))
             try:
                 predictions.append(call(item))
@@ -164,6 +172,8 @@ def _failure(error: BaseException, attempts: int) -> Failure:
     fault = "model_error"
     if isinstance(error, WrongLength):
         fault = "wrong_length"
+    elif isinstance(error, CannotConvert):
+        fault = "decode_error"
     elif isinstance(error, MemoryError):
         fault = "out_of_memory"
     trace = traceback.format_exception(type(error), error, _users_own(error.__traceback__), limit=-_TRACE_FRAMES)

@@ -29,7 +29,7 @@ def open_reader(lease: Lease, form: InputFormat, scratch: str, forced: Forced) -
 
         return FileReader(lease, form, scratch, forced)
     if form.type == "csv":
-        from tidemill_runtime.codec.table import CsvReader
+        from tidemill_runtime.codec.csv_rows import CsvReader
 
         return CsvReader(lease, form, forced)
     if form.type == "parquet":

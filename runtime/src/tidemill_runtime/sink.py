@@ -139,13 +139,13 @@ class PartWriter:
         from tidemill_runtime.remote import put_object  # urllib3 costs 0.1 s, and local output does without
 
         if self._fd is None:
-            put_object(target, b"".join(self._held))
+            put_object(target, b"".join(self._held), self._held_bytes)
             return
         self._spill()
         os.close(self._fd)
         self._fd = None
         with open(self._path, "rb") as file:
-            put_object(target, file)
+            put_object(target, file, os.fstat(file.fileno()).st_size)
         os.unlink(self._path)
 
 

@@ -110,6 +110,9 @@ class FileRecords:
     def items(self, first: int, stop: int) -> List[str]:
         return self._paths[first:stop]
 
+    def fresh(self, first: int, stop: int) -> List[str]:
+        return self.items(first, stop)
+
     def fields(self, first: int, stop: int) -> List[Any]:
         return [{"path": each.name} for each in self._objects[first:stop]]
 

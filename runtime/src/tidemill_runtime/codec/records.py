@@ -36,7 +36,10 @@ class Records(Protocol):
     of_files: bool
 
     def items(self, first: int, stop: int) -> Any:
-        """The items [first, stop) in the shape that the model wants. May raise whatever reading them raises."""
+        """The items [first, stop): a list, or rows in Arrow's columns."""
+
+    def fresh(self, first: int, stop: int) -> Any:
+        """The same, made anew where the model may have changed what it was given."""
 
     def raw(self, row: int) -> bytes:
         """The row as it was read."""
@@ -45,7 +48,7 @@ class Records(Protocol):
         """(object, offset) of the place where the row begins; of row `rows`: where the block ends."""
 
     def fields(self, first: int, stop: int) -> List[Any]:
-        """The items as JSON values, to be carried into the result."""
+        """The items as JSON values, to be carried into the result, whatever the model did to those it was given."""
 
 
 class Reader(Protocol):

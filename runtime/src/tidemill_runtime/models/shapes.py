@@ -6,7 +6,7 @@ A shape is one of SHAPES. The codecs make items of JSON values, text or paths; `
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 RECORD = "record"
 """Whatever the format's records are: dict or other JSON values, str, a file's path."""
@@ -70,7 +70,30 @@ def _of_type(hint: Any) -> Optional[str]:
 
 
 def convert(items: Any, shape: str) -> Any:
-    """Items of a block as the batch that a model wants. Raises ValueError or TypeError where they cannot be that."""
+    """Items of a block (a list, or rows in Arrow's columns) as the batch that a model wants.
+
+    Raises ValueError or TypeError where they cannot be that. What is imported here is what the model's own hint names.
+    """
+    if isinstance(items, list):
+        return _from_list(items, shape)
+    if shape == "arrow":
+        import pyarrow
+
+        return pyarrow.Table.from_batches([items])
+    if shape == "pandas":
+        return items.to_pandas()
+    if shape == "polars":
+        import polars
+
+        return polars.from_arrow(items)
+    if shape == "numpy":
+        import numpy
+
+        return numpy.column_stack([column.to_numpy(zero_copy_only=False) for column in items.columns])
+    return _from_list(items.to_pylist(), shape)
+
+
+def _from_list(items: List[Any], shape: str) -> Any:
     if shape in (RECORD, "dict"):
         return items
     if shape == "str":
@@ -78,7 +101,7 @@ def convert(items: Any, shape: str) -> Any:
     if shape == "bytes":
         return [item if isinstance(item, bytes) else _text(item).encode() for item in items]
     if shape == "path":
-        import pathlib  # here and below: only what the model's own hint names is imported, and it is by then
+        import pathlib
 
         return [pathlib.Path(item) for item in items]
     if shape == "numpy":
