@@ -3,8 +3,8 @@
 The CLI loads them and hands the object on; nothing else looks into the environment or the file. `tidemill config show`
 prints what is in force and whence. Unknown keys are refused. docs/reference/settings.md is made from this module.
 
-A variable is the dotted key in capitals with `__` for the dot: `server.port` is TIDEMILL_SERVER__PORT. The client's address and
-credential have short names too: `SHORT_VARIABLES`.
+A variable is the dotted key in capitals with `__` for the dot: `server.port` is TIDEMILL_SERVER__PORT. The client's
+address and credential have short names too: `SHORT_VARIABLES`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class ServerSection(Section):
     """Where `tidemill serve` listens."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Only this machine, unless told otherwise: whoever reaches the port needs a credential all the same."""
+    """Address to listen on. Only this machine, unless told otherwise: whoever reaches the port needs a credential all
+    the same."""
     port: Annotated[int, Range(0, 65535)] = 7400
     """TCP port. 0 takes a free one (written to server.json in the data folder, where the command line looks for it)."""
     public_url: str | None = None
@@ -73,10 +74,13 @@ class StoreSection(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class BucketSection(Section):
-    """One bucket of a region. Tasks name it by its key in the settings: [regions.local.buckets.sales] is cos://sales/."""
+    """One bucket of a region. Tasks name it by its key in the settings: [regions.local.buckets.sales] is
+    cos://sales/.
+    """
 
     url: str | None = None
-    """Where it really is: s3://bucket or s3://bucket/prefix, or file:///folder. Not given: a folder below the data folder."""
+    """Where it really is: s3://bucket or s3://bucket/prefix, or file:///folder. Not given: a folder below the data
+    folder."""
     endpoint: str | None = None
     """S3 endpoint, like https://cos.ap-guangzhou.myqcloud.com. Not given: Amazon's for the region."""
     access_key: str | None = None

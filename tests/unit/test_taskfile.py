@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.domain.errors import InvalidValue, NotFound, TidemillError, TooLarge, UnknownKey
+from tidemill.domain.errors import InvalidValue, NotFound, TooLarge, UnknownKey
 from tidemill.wire.schema import documented_fields, task_schema
 from tidemill.wire.taskfile import NAME_MAX, TaskFile, check_name, dump_task, parse_task
 from tidemill.wire.taskyaml import default_name, read_task
@@ -336,7 +337,5 @@ def test_json_is_read_too(tmp_path: Path) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     from tidemill.wire.taskyaml import parse_document
 
-    try:
+    with contextlib.suppress(InvalidValue):
         parse_document(text, "task.yaml", Path("/"))
-    except TidemillError as error:
-        assert isinstance(error, InvalidValue)

@@ -1,7 +1,7 @@
 """The `tidemill` command.
 
-`tidemill run` is read by `options.parse_run` where it can be, so that it starts without Typer; everything else, and every
-help text, is Typer's.
+`tidemill run` is read by `options.parse_run` where it can be, so that it starts without Typer; everything else, and
+every help text, is Typer's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How a function becomes a command: the options that all share, errors as exit statuses, settings and client on demand."""
+"""How a function becomes a command: the options that all share, errors as exit statuses, settings and client on
+demand.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.options import TASK_OPTIONS, TaskOption
-from tidemill.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Output
-from tidemill.domain.errors import TidemillError
+from tidemill.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Output
+from tidemill.domain.errors import InvalidValue, TidemillError
 from tidemill.settings import Loaded, load_settings
 
 if TYPE_CHECKING:
@@ -28,12 +30,12 @@ class Call:
 
     def __init__(self, out: Output, config: str | None = None, overrides: Mapping[str, object] | None = None) -> None:
         self.out = out
-        self._config = config
+        self.config = config
         self._overrides = dict(overrides or {})
 
     @functools.cached_property
     def loaded(self) -> Loaded:
-        return load_settings(Path(self._config) if self._config else None, os.environ, self._overrides)
+        return load_settings(Path(self.config) if self.config else None, os.environ, self._overrides)
 
     @functools.cached_property
     def client(self) -> Client:
@@ -42,6 +44,17 @@ class Call:
         given = self.loaded.settings.client
         key = given.secret_key.get_secret_value() if given.secret_key else None
         return Client(given.url, secret_id=given.secret_id, secret_key=key, data=self.loaded.settings.data)
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Asks, unless `yes`. Raises InvalidValue where nobody can answer, typer.Exit where the answer is no."""
+        if yes:
+            return
+        if self.out.json or not sys.stdin.isatty():
+            raise InvalidValue(
+                "is needed here, where nobody can be asked.", field="--yes", remedy="Add --yes if you mean it."
+            )
+        if not typer.confirm(question, err=True):
+            raise typer.Exit(EXIT_REFUSED)
 
 
 def guarded(out: Output, action: Callable[[], int | None]) -> int:
@@ -58,7 +71,12 @@ def guarded(out: Output, action: Callable[[], int | None]) -> int:
         return EXIT_FAILED
 
 
-def option(name: str, kind: Any, *flags: str, default: object = None, help: str, **more: Any) -> inspect.Parameter:
+def help_text(function: Callable[..., object]) -> str:
+    r"""Its documentation. A paragraph that begins with `\b` keeps its lines, which Typer knows by a backspace."""
+    return inspect.cleandoc(function.__doc__ or "").replace("\\b\n", "\b\n")
+
+
+def option(name: str, kind: Any, *flags: str, default: object = None, help: str, **more: Any) -> inspect.Parameter:  # noqa: A002 - Typer's own name
     """A parameter that is not in a function's own signature."""
     annotation = Annotated[kind, typer.Option(*flags, help=help, show_default=False, **more)]
     return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
@@ -100,11 +118,12 @@ def command(
     server: bool = True,
     overrides: Mapping[str, str] | None = None,
     more: Sequence[inspect.Parameter] = (),
+    raw: bool = False,
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Registers `function(call, …)` as a command. It returns its exit status; None is 0.
 
-    server: whether it speaks to one. overrides: parameter → setting that it sets. more: parameters that the function takes
-    by `**`.
+    server: whether it speaks to one. overrides: parameter → setting that it sets. more: parameters that the function
+    takes by `**`. raw: it deals with its errors itself.
     """
     settings = {"data": "data", "url": "client.url"} if server else {}
     settings = {**settings, **(overrides or {})}
@@ -124,9 +143,11 @@ def command(
             set_to = {key: given.get(parameter) for parameter, key in settings.items()}
             call = Call(out, given.pop("config"), set_to)
             passed = {key: value for key, value in given.items() if key in taken or key not in ("data", "url")}
-            raise typer.Exit(guarded(out, lambda: function(call, **passed)))
+            raise typer.Exit(
+                (function(call, **passed) or EXIT_OK) if raw else guarded(out, lambda: function(call, **passed))
+            )
 
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__name__, run.__doc__ = function.__name__, help_text(function)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(name)(run)

@@ -40,7 +40,7 @@ def show(call: Call, **_: object) -> None:
 
 
 def schema() -> None:
-    """The JSON Schema of task files, for editors.
+    r"""The JSON Schema of task files, for editors.
 
     \b
     tidemill schema > task.schema.json

@@ -66,4 +66,5 @@ def tell(out: Output, end: Ending) -> int:
 
 
 def failed_records(count: int) -> str:
+    """`3 failed records`."""
     return f"{count:,} failed record{'' if count == 1 else 's'}"

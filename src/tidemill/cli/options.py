@@ -1,4 +1,5 @@
-"""The options that describe a task, once for `tidemill run` and `tidemill task create`, for Typer and for the quick parser.
+"""The options that describe a task, once for `tidemill run` and `tidemill task create`, for Typer and for the quick
+parser.
 
 Each sets a key of the task file. Imports nothing that takes time.
 """

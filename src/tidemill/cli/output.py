@@ -1,6 +1,8 @@
-"""What the command prints: one JSON document or plain text and tables on standard output, everything else on standard error.
+"""What the command prints: one JSON document or plain text and tables on standard output, everything else on standard
+error.
 
-Rich is imported where a table or a live view is drawn, never before: it takes as long as half of `tidemill run`'s start.
+Rich is imported where a table or a live view is drawn, never before: it takes as long as half of `tidemill run`'s
+start.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ class Output:
         if not self.json:
             write(sys.stdout, text + "\n")
 
+    def text(self, text: str) -> None:
+        """Text of a log, as it is; nothing under `--json`."""
+        if not self.json:
+            write(sys.stdout, text)
+
     def note(self, text: str) -> None:
         """A line for people, on standard error."""
         if not self.quiet:
@@ -62,7 +69,7 @@ class Output:
         for index, name in enumerate(columns):
             table.add_column(name, justify="right" if numeric[index] else "left", overflow="fold")
         for row in listed:
-            table.add_row(*(Text(value, style=_STYLES.get(value, "")) for value in row))
+            table.add_row(*(Text(value, style=_style(value)) for value in row))
         Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False, markup=False).print(table)
 
     def pairs(self, pairs: Iterable[tuple[str, object]]) -> None:
@@ -101,6 +108,10 @@ _STYLES = {
 }
 
 
+def _style(value: str) -> str:
+    return "bold yellow" if value.startswith("SUCCEED WITH") else _STYLES.get(value, "")
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
@@ -118,6 +129,7 @@ def _is_number(text: str) -> bool:
 
 
 def is_utf8(stream: TextIO) -> bool:
+    """Whether it can show all characters."""
     return (getattr(stream, "encoding", "") or "").lower().replace("-", "") == "utf8"
 
 

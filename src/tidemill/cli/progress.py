@@ -1,11 +1,12 @@
 """Live progress of a task: a bar in a terminal, a line now and then elsewhere. On standard error.
 
-Fed with `ProgressView`s by `task watch` and `--wait`, and with the same fields by `run`. The bar is drawn by a thread of its
-own, so that importing Rich holds up nothing.
+Fed with `ProgressView`s by `task watch` and `--wait`, and with the same fields by `run`. The bar is drawn by a thread
+of its own, so that importing Rich holds up nothing.
 """
 
 from __future__ import annotations
 
+import html
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from tidemill.wire.quantities import format_seconds
 PLAIN_EVERY_S = 5.0
 """Seconds between lines without a terminal."""
 DRAW_EVERY_S = 0.125
+NOTEBOOK_EVERY_S = 0.25
 
 
 class CountsLike(Protocol):
@@ -130,11 +132,44 @@ class LiveProgress(Progress):
             live.update(drawn())
 
 
+class NotebookProgress(Progress):
+    """One line of a notebook's cell, replaced a few times a second."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display  # there, where this is called for
+
+        self._html = HTML
+        self._handle = display(HTML(""), display_id=True)
+        self._due = 0.0
+        self._view: ProgressLike | None = None
+
+    def update(self, view: ProgressLike) -> None:
+        self._view = view
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + NOTEBOOK_EVERY_S
+            self._show(view)
+
+    def close(self) -> None:
+        if self._view is not None:
+            self._show(self._view)
+
+    def _show(self, view: ProgressLike) -> None:
+        bar = f"<progress value='{view.share:.4f}' max='1' style='width: 16em'></progress>"
+        self._handle.update(self._html(f"{bar} <code>{html.escape(progress_line(view))}</code>"))
+
+
 def make_progress(*, quiet: bool) -> Progress:
     """The view that fits standard error."""
     if quiet:
         return Progress()
+    if _in_notebook():
+        return NotebookProgress()
     return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def progress_line(view: ProgressLike) -> str:

@@ -1,4 +1,6 @@
-"""`tidemill run`: a task without a server. Imports neither Typer nor anything of the server's stack: it has to start quickly."""
+"""`tidemill run`: a task without a server. Imports neither Typer nor anything of the server's stack: it has to start
+quickly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What pydantic finds wrong with a request, in our words: the dotted name, the value, the remedy, the nearest known key."""
+"""What pydantic finds wrong with a request, in our words: the dotted name, the value, the remedy, the nearest known
+key.
+"""
 
 from __future__ import annotations
 

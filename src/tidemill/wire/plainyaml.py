@@ -1,4 +1,6 @@
-"""The YAML loader of task files: safe, plain values stay text, keys are unique. Imported only where there is a file to read."""
+"""The YAML loader of task files: safe, plain values stay text, keys are unique. Imported only where there is a file to
+read.
+"""
 
 from __future__ import annotations
 

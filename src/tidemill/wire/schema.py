@@ -1,7 +1,7 @@
 """JSON Schema and documentation of sections, from their annotations and the strings below their fields.
 
-Called by the generators of schemas/task.schema.json and docs/reference, and by the JSON API for its OpenAPI document; never
-to read a section.
+Called by the generators of schemas/task.schema.json and docs/reference, and by the JSON API for its OpenAPI document;
+never to read a section.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def documented_fields(cls: type[Section], above: str = "") -> Iterator[Documente
 
 
 def class_doc(cls: type[Section]) -> str:
+    """What a section is, on one line."""
     return " ".join((cls.__doc__ or "").split())
 
 
@@ -95,8 +96,8 @@ def field_docs(cls: type[Section]) -> dict[str, str]:
     docs: dict[str, str] = {}
     for statement, following in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            docs[statement.target.id] = " ".join(str(following.value.value).split()) if is_doc else ""  # type: ignore[union-attr]
+            said = following.value if isinstance(following, ast.Expr) else None
+            docs[statement.target.id] = " ".join(str(said.value).split()) if isinstance(said, ast.Constant) else ""
     for name, kind in field_types(cls).items():
         if not docs[name] and isinstance(kind, type) and issubclass(kind, Section):
             docs[name] = class_doc(kind)

@@ -1,12 +1,12 @@
 """Sections: frozen dataclasses that are read from YAML, TOML, JSON and variables, and say what is wrong in our words.
 
 The task file and the settings are made of them. They are not pydantic models because `tidemill run` reads both, and
-importing pydantic takes as long as the whole start may take (docs/adr/0010-sections.md). The JSON API takes them as field
-types all the same: `Section.__get_pydantic_core_schema__`.
+importing pydantic takes as long as the whole start may take (docs/adr/0010-sections.md). The JSON API takes them as
+field types all the same: `Section.__get_pydantic_core_schema__`.
 
 A field's annotation says how it is read: str, int, float, bool, Literal, Path, a Section, `X | None`, list[str],
-dict[str, X], and Annotated with a `Kind` (own notation) or with `Range` or `Length`. Text is taken for numbers and truth
-values, as variables and our YAML give it. The string below a field is its documentation.
+dict[str, X], and Annotated with a `Kind` (own notation) or with `Range` or `Length`. Text is taken for numbers and
+truth values, as variables and our YAML give it. The string below a field is its documentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from tidemill.wire.quantities import parse_bytes, parse_millicores, parse_second
 
 @dataclass(frozen=True, eq=False)  # by identity: annotations have to be hashable
 class Kind:
-    """A notation of its own: `parse` raises InvalidValue; `dump` gives JSON that `parse` reads back; `schema` describes it."""
+    """A notation of its own: `parse` raises InvalidValue; `dump` gives JSON that `parse` reads back; `schema`
+    describes it.
+    """
 
     noun: str
     parse: Callable[[Any], object]

@@ -1,8 +1,8 @@
 """The task file: what a user asks for, in the one form that `run`, the JSON API, the CLI and the Python API share.
 
-A `TaskFile` is validated and canonical: short forms (`4Gi`, `90s`, `10%`) have become bytes, seconds and shares, and dumping
-it gives a document that reads back to itself. schemas/task.schema.json (for editors) and docs/reference/taskfile.md are made
-from this module. Reading YAML is `taskyaml`'s business.
+A `TaskFile` is validated and canonical: short forms (`4Gi`, `90s`, `10%`) have become bytes, seconds and shares, and
+dumping it gives a document that reads back to itself. schemas/task.schema.json (for editors) and
+docs/reference/taskfile.md are made from this module. Reading YAML is `taskyaml`'s business.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class FormatSection(Section):
     """How records lie in the input. `format: TYPE` is short for `format: {type: TYPE}`."""
 
     type: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "file"] = "auto"
-    """jsonl, csv, tsv and text have a record per line, parquet one per row; with file each object is one record, and the
-    model gets its path. auto: by the names of the input objects."""
+    """jsonl, csv, tsv and text have a record per line, parquet one per row; with file each object is one record, and
+    the model gets its path. auto: by the names of the input objects."""
     compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
     """auto: by the names of the input objects."""
     delimiter: Character | None = None

@@ -1,8 +1,8 @@
 """Reading a task file from YAML (or JSON), with flags over it. Called by the CLI and by `tidemill.run`.
 
-Our YAML is plainer than YAML 1.1, so that files read as people write them: a plain value is text until its field says what it
-is (`name: 2024`, `env: {TIME: 12:30}`, `tags: {debug: no}` mean what they show), and a key given twice is refused.
-Relative paths in a file start from the file's folder; those of flags start from the current one.
+Our YAML is plainer than YAML 1.1, so that files read as people write them: a plain value is text until its field says
+what it is (`name: 2024`, `env: {TIME: 12:30}`, `tags: {debug: no}` mean what they show), and a key given twice is
+refused. Relative paths in a file start from the file's folder; those of flags start from the current one.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def read_task(
 
     source: a file ("-": standard input), or the keys of a task.
 
-    flag_names: dotted key → what to call it in a message. repository: whether a plain word may name a model's entry there;
-    without a repository it is a folder. A task without a name is called after its model and input.
+    flag_names: dotted key → what to call it in a message. repository: whether a plain word may name a model's entry
+    there; without a repository it is a folder. A task without a name is called after its model and input.
     Raises InvalidValue, UnknownKey and NotFound naming the line or the flag.
     """
     document = _document(source)
