@@ -25,12 +25,14 @@ PREFIX = "TIDEMILL_"
 CONFIG_VARIABLE = "TIDEMILL_CONFIG"
 SHORT_VARIABLES = {
     "TIDEMILL_URL": "client.url",
+    "TIDEMILL_CREDENTIALS": "client.credentials",
     "TIDEMILL_SECRET_ID": "client.secret_id",
     "TIDEMILL_SECRET_KEY": "client.secret_key",
 }
 """What every script that speaks to a server sets."""
 ALIASES = {
     "TIDEMILL_URL": "client.url",
+    "TIDEMILL_CREDENTIALS": "client.credentials",
     "TIDEMILL_SECRET_ID": "client.secret_id",
     "TIDEMILL_SECRET_KEY": "client.secret_key",
 }
@@ -58,8 +60,10 @@ class ClientSection(Section):
 
     url: str | None = None
     """Address of the server, like http://127.0.0.1:7400. Not given: the server of the data folder on this machine."""
+    credentials: Path | None = None
+    """JSON file with secret_id and secret_key. Not given: root-credentials.json in the data folder."""
     secret_id: str | None = None
-    """Credential. Not given: that of root-credentials.json in the data folder."""
+    """Credential, where a file is not at hand (with secret_key)."""
     secret_key: Secret | None = None
     """The credential's secret half."""
 
@@ -256,7 +260,10 @@ def _read(values: Mapping[str, tuple[object, str]], environ: Mapping[str, str]) 
     except InvalidValue as error:
         raise _with_origin(error, values) from None
     home = Path(environ["HOME"]) if environ.get("HOME") else None
-    return dataclasses.replace(settings, data=_absolute(settings.data, home))
+    client = settings.client
+    if client.credentials is not None:
+        client = client.replace(credentials=_absolute(client.credentials, home))
+    return dataclasses.replace(settings, data=_absolute(settings.data, home), client=client)
 
 
 def _with_origin(error: InvalidValue, values: Mapping[str, tuple[object, str]]) -> InvalidValue:
@@ -289,7 +296,7 @@ def _parse_file(file: Path) -> dict[str, Any]:
 
 def _from_folder(key: str, value: object, folder: Path) -> object:
     """Relative paths of the file start from its own folder."""
-    if key == "data" and isinstance(value, str) and not value.startswith("~"):
+    if key in ("data", "client.credentials") and isinstance(value, str) and not value.startswith("~"):
         return str(folder / value)
     return value
 

@@ -28,6 +28,7 @@ def test_defaults_are_these() -> None:
         "server.port": 7400,
         "server.public_url": None,
         "client.url": None,
+        "client.credentials": None,
         "client.secret_id": None,
         "client.secret_key": None,
         "store.url": None,
