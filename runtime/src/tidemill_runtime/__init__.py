@@ -1,0 +1,1 @@
+"""What runs inside an instance: reads a split, calls the model, writes predictions exactly once."""

@@ -1,0 +1,1 @@
+"""The doors of a server: JSON API, runner door, health, metrics."""

@@ -1,0 +1,1 @@
+"""Level-triggered controllers of a server: plan, place, reconcile, publish, release."""
