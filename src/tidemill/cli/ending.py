@@ -6,12 +6,16 @@ Shared by `run` and `task create --wait`, so that both say the same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
-from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, styled
+from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, printable, styled
 from tidemill.wire.quantities import format_seconds
 
+FAILURES_SHOWN = 3
+MESSAGE_MAX = 160
 PHASES = ("queue", "start", "load", "predict", "publish")
 
 
@@ -32,8 +36,8 @@ class Ending:
     seconds: Mapping[str, float]
 
 
-def tell(out: Output, end: Ending) -> int:
-    """Prints it; the exit status: 0 only for SUCCEED."""
+def tell(out: Output, end: Ending, failures: Iterable[Mapping[str, Any]] = ()) -> int:
+    """Prints it; the exit status: 0 only for SUCCEED. failures: of records, as in errors.jsonl; the first are shown."""
     out.document(
         {
             "id": end.id,
@@ -60,9 +64,31 @@ def tell(out: Output, end: Ending) -> int:
     out.line(f"  records  {accounted}")
     out.line(f"  time     {format_seconds(total)}{f' ({spent})' if spent else ''}")
     out.line(f"  output   {end.output}")
+    if end.failed and not out.json:
+        _tell_failures(out, failures, end.failed)
     if out.json and good and end.failed:
         out.warn(f"{headline}. {end.explanation}")
     return EXIT_OK if good else EXIT_FAILED
+
+
+def _tell_failures(out: Output, failures: Iterable[Mapping[str, Any]], count: int) -> None:
+    shown = list(islice(failures, FAILURES_SHOWN))
+    for failure in shown:
+        out.line(f"  failed   {place_of(failure)}: {what_failed(failure)}")
+    if shown and count > len(shown):
+        out.line(f"           … and {count - len(shown):,} more")
+
+
+def place_of(failure: Mapping[str, Any]) -> str:
+    """`reviews.jsonl line 3`."""
+    at = next((f" {key} {failure[key]}" for key in ("line", "row") if failure.get(key) is not None), "")
+    return printable(f"{failure['object']}{at}")
+
+
+def what_failed(failure: Mapping[str, Any]) -> str:
+    """`KeyError: 'text'`, on one line."""
+    message = printable(failure["message"])
+    return f"{failure['type']}: {message}"[:MESSAGE_MAX]
 
 
 def failed_records(count: int) -> str:

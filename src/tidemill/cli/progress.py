@@ -20,6 +20,7 @@ PLAIN_EVERY_S = 5.0
 """Seconds between lines without a terminal."""
 DRAW_EVERY_S = 0.125
 NOTEBOOK_EVERY_S = 0.25
+_WITHOUT_INSTANCES = ("planning", "publishing", "finished")
 
 
 class CountsLike(Protocol):
@@ -111,10 +112,12 @@ class LiveProgress(Progress):
         from rich.table import Table
         from rich.text import Text
 
-        def drawn() -> Group | Text:
-            view = self._view
-            if view is None:
-                return Text("planning …", style="dim")
+        while self._view is None:  # a request may be refused: then there is nothing to show
+            if self._ended.wait(DRAW_EVERY_S):
+                return
+        view = self._view
+
+        def drawn(view: ProgressLike) -> Group:
             row = Table.grid(padding=(0, 1))
             row.add_row(
                 ProgressBar(total=1.0, completed=view.share, width=32), Text(f"{view.share:4.0%}", style="bold"),
@@ -126,10 +129,10 @@ class LiveProgress(Progress):
             told = [Text(view.explanation, style="yellow")] if view.explanation else []
             return Group(row, facts, *told)
 
-        with Live(drawn(), console=Console(stderr=True), refresh_per_second=8, transient=False) as live:
+        with Live(drawn(view), console=Console(stderr=True), refresh_per_second=8, transient=False) as live:
             while not self._ended.wait(DRAW_EVERY_S):
-                live.update(drawn())
-            live.update(drawn())
+                live.update(drawn(self._view))
+            live.update(drawn(self._view))
 
 
 class NotebookProgress(Progress):
@@ -182,7 +185,9 @@ def progress_line(view: ProgressLike) -> str:
 
 def _facts(view: ProgressLike, *, share: bool = False) -> list[str]:
     done = view.counts.inputs + view.pending.inputs
-    facts = [f"{view.instances_running} of {view.instances} instance{'' if view.instances == 1 else 's'}"]
+    facts = []
+    if view.phase not in _WITHOUT_INSTANCES:
+        facts.append(f"{view.instances_running} of {view.instances} instance{'' if view.instances == 1 else 's'}")
     if done or view.share:
         facts.append(f"{done:,} records" + (f" ({view.share:.0%})" if share else ""))
     if view.records_per_s:

@@ -51,14 +51,14 @@ def _run(request: RunRequest, out: Output) -> int:
         status=result.status,
         reason=result.reason,
         explanation=result.explanation,
-        inputs=result.counts.inputs,
-        ok=result.counts.ok,
-        failed=result.counts.failed,
-        skipped=result.counts.skipped,
+        inputs=result.inputs,
+        ok=result.ok,
+        failed=result.failed,
+        skipped=result.skipped,
         output=result.output,
         seconds=result.seconds,
     )
-    status = tell(out, end)
+    status = tell(out, end, result.errors())
     if result.resumable:
         out.note(f"What was committed is kept. To go on: {resume_command(sys.argv[1:])}")
     return status

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.commands import Call, command, option, task_parameters
-from tidemill.cli.ending import Ending, failed_records, tell
+from tidemill.cli.ending import Ending, failed_records, place_of, tell
 from tidemill.cli.options import FLAG_NAMES, TASK_OPTIONS, TaskOption, task_values
 from tidemill.cli.output import EXIT_INTERRUPTED, EXIT_OK, printable
 from tidemill.cli.progress import make_progress
@@ -18,7 +18,7 @@ from tidemill.wire.quantities import format_bytes, format_seconds
 from tidemill.wire.taskyaml import read_task
 
 if TYPE_CHECKING:
-    from tidemill.wire.views import ErrorGroupView, ErrorView, TaskSummary, TaskView
+    from tidemill.wire.views import ErrorGroupView, TaskSummary, TaskView
 
 app = typer.Typer(
     no_args_is_help=True, help="Tasks on a server: create, list, show, watch, logs, stop, resume, results."
@@ -82,8 +82,8 @@ def list_(
     \b
     tidemill task list --status RUNNING --status FAILED
     """
-    found, total = [], 0
-    cursor = None
+    found: list[TaskSummary] = []
+    total, cursor = 0, None
     while len(found) < limit:
         page = call.client.tasks.list(
             status=[each.upper() for each in status or []], name_contains=name, tag=tag or [], model=model,
@@ -277,7 +277,10 @@ def errors(
     if every:
         found = list(call.client.tasks.errors(task_id, limit=limit))
         call.out.document([error.model_dump(mode="json") for error in found])
-        rows = [(_place(e), e.fault, e.type, printable(e.message), printable((e.input or "")[:60])) for e in found]
+        rows = [
+            (place_of(e.model_dump()), e.fault, e.type, printable(e.message), printable((e.input or "")[:60]))
+            for e in found
+        ]
         call.out.table(["RECORD", "FAULT", "TYPE", "MESSAGE", "INPUT"], rows, empty="No record failed.")
         return
     groups = list(call.client.tasks.error_groups(task_id))
@@ -321,7 +324,8 @@ def _follow(call: Call, task_id: str) -> int:
         )
         return EXIT_INTERRUPTED
     view = call.client.tasks.get(task_id)
-    status = tell(call.out, ending_of(view))
+    failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task_id))
+    status = tell(call.out, ending_of(view), failures)
     if view.status in ("STOPPED", "FAILED"):
         call.out.note(f"What was committed is kept. To go on: tidemill task resume {task_id}")
     return status
@@ -356,16 +360,10 @@ def _phases(seconds: dict[str, float]) -> str:
     return f"{format_seconds(seconds['total'])} ({spent})" if spent else ""
 
 
-def _place(error: ErrorView) -> str:
-    if error.line is not None:
-        return f"{error.object} line {error.line}"
-    return f"{error.object} row {error.row}" if error.row is not None else error.object
-
-
 def _show_group(call: Call, group: ErrorGroupView) -> None:
     example = group.example
     call.out.line(f"{group.count:,} × {group.fault}: {group.type}: {printable(group.message)}")
-    call.out.line(f"  for example {_place(example)}")
+    call.out.line(f"  for example {place_of(example.model_dump())}")
     if example.input is not None:
         call.out.line(f"  record      {printable(example.input[:200])}{' …' if len(example.input) > 200 else ''}")
     for line in example.traceback.strip().splitlines()[-6:]:
