@@ -45,11 +45,13 @@ def test_decisions_are_numbered_once_and_have_a_title() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "runtime/README.md"]
-    broken = []
-    for document in documents:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
-            if "://" not in target and not target.startswith("mailto:") and not (document.parent / target).exists():
-                broken.append(f"{name(document)}: {target}")
+    links = [
+        (document, target)
+        for document in documents
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+        if "://" not in target and not target.startswith("mailto:")
+    ]
+    broken = [f"{name(document)}: {target}" for document, target in links if not (document.parent / target).exists()]
     assert broken == []
 
 
@@ -77,7 +79,9 @@ def test_libraries_do_not_print() -> None:
         printing += [
             f"{name(path)}:{node.lineno}"
             for node in ast.walk(ast.parse(path.read_bytes()))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
             # To a stream that is named, as an instance does to its log, is a message and no stray print.
             and not any(keyword.arg == "file" for keyword in node.keywords)
         ]
