@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,12 @@ class Cost:
     output: str
 
 
-def run(command: Sequence[str], env: Mapping[str, str] | None = None, *, memory: bool = True) -> Cost:
-    """memory False leaves the sampling out, which takes some of the CPU that is measured."""
+def run(command: Sequence[str], *, memory: bool = True) -> Cost:
+    """memory False leaves the sampling out, which takes some of the CPU that is measured.
+
+    Variables of Python are left out of the environment: whoever keeps it from caching compiled modules measures that.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     started = time.perf_counter()
     process = subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     sampler = _Sampler(process.pid)

@@ -7,4 +7,4 @@ class LengthModel:
         return True
 
     def predict(self, batch: list[dict]):
-        return [len(record["text"]) for record in batch]
+        return [{"id": record["id"], "len": len(record["text"])} for record in batch]
