@@ -36,9 +36,7 @@ def listing_of(sizes: list[int]) -> list[ListedObject]:
 
 
 def planned(sizes: list[int], cut: Cut, layout: Layout = Layout.PER_OBJECT) -> list[PlannedSplit]:
-    return list(
-        plan_splits(listing_of(sizes), cut, layout, total_objects=len(sizes), total_bytes=sum(sizes))
-    )
+    return list(plan_splits(listing_of(sizes), cut, layout, total_objects=len(sizes), total_bytes=sum(sizes)))
 
 
 @given(sizes_lists, st.sampled_from(Cut), st.sampled_from(Layout))

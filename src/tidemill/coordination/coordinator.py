@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from tidemill_runtime.contract import CONTRACT_VERSION, InputObject, Lease, Orders, PartTarget, Report
-
 from tidemill.domain.errors import Conflict
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
@@ -21,6 +19,7 @@ from tidemill.objects.listing import read_listing
 from tidemill.ports.clock import Clock
 from tidemill.ports.journal import Exchanged, Granted, Journal
 from tidemill.ports.objects import Objects
+from tidemill_runtime.contract import CONTRACT_VERSION, InputObject, Lease, Orders, PartTarget, Report
 
 _CACHED_LISTINGS = 64
 """Ranges of the listing kept in memory, of at most 250 objects each: a large object's splits share one."""
@@ -36,8 +35,11 @@ class Wish(StrEnum):
 
 @dataclass(frozen=True)
 class CoordinatorSettings:
-    """lease_ttl_s: after this long without a report a lease may be taken over. grant_ttl_s: how long an instance's
-    access to one object is good. report_every_s: the longest time between two reports."""
+    """Times of leases.
+
+    lease_ttl_s: after this long without a report a lease may be taken over. grant_ttl_s: how long an instance's access
+    to one object is good. report_every_s: the longest time between two reports.
+    """
 
     lease_ttl_s: float = 30.0
     grant_ttl_s: float = 6 * 3600.0
@@ -45,8 +47,11 @@ class CoordinatorSettings:
 
 
 class Coordinator:
-    """input: the folder that the listing's names lie below. parts: the folder for staged parts. instances: how many the
-    run has, so that each gets its share of the last splits."""
+    """One for each run.
+
+    input: the folder that the listing's names lie below. parts: the folder for staged parts. instances: how many the
+    run has, so that each gets its share of the last splits.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class Coordinator:
         )
         self._open = exchanged.open
         directive = self._directive(report, wish, exchanged)
-        # An instance that ends gets nothing new, not even the rest of what it committed: it is reopened when it is gone.
+        # An instance that ends gets nothing new, not even the rest of what it committed: it is reopened later.
         granted = exchanged.granted if directive in ("work", "wait") else []
         return Orders(
             directive=directive,

@@ -43,7 +43,7 @@ class Standing:
     finished: bool
 
 
-def verdict(standing: Standing, tolerance: float | int) -> Reason | None:
+def verdict(standing: Standing, tolerance: float) -> Reason | None:
     """Why the run has to fail, or None. tolerance: a float is a share of the records, an int a count of them."""
     counts = standing.committed + standing.pending
     if counts.failed and not counts.ok and (counts.failed >= FIRST_RECORDS or standing.finished):
@@ -61,7 +61,7 @@ def verdict(standing: Standing, tolerance: float | int) -> Reason | None:
     return Reason.TOO_MANY_FAILED_RECORDS if counts.failed > EARLY_MARGIN * _tolerated(tolerance, expected) else None
 
 
-def _tolerated(tolerance: float | int, inputs: float) -> float:
+def _tolerated(tolerance: float, inputs: float) -> float:
     return tolerance if isinstance(tolerance, int) else tolerance * inputs
 
 

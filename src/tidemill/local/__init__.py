@@ -32,13 +32,13 @@ def run(
 ) -> Result:
     """Runs a task on this machine and returns what became of it.
 
-    task: a task, a mapping of its keys, or the path of a task file. Relative paths start from the file's folder, otherwise
-    from the current one. overrides: keys of the task, over those of `task` (`run("task.yaml", output="other/")`).
+    task: a task, a mapping of its keys, or the path of a task file. Relative paths start from the file's folder,
+    otherwise from the current one. overrides: keys of the task, over those of `task` (`run("t.yaml", output="o/")`).
     resume: go on with the unfinished run in the output folder; where there is none, begin.
     progress: called a few times a second. settings: those in force by default (`tidemill.toml`, TIDEMILL_*).
 
-    Raises Refused (InvalidValue, NotFound, OutputTaken …) for a request that is wrong, before anything is started. A run
-    that fails or is stopped raises nothing: its Result says so. Ctrl-C stops it in order; a second one at once.
+    Raises Refused (InvalidValue, NotFound, OutputTaken …) for a request that is wrong, before anything is started. A
+    run that fails or is stopped raises nothing: its Result says so. Ctrl-C stops it in order; a second one at once.
     """
     clock = SystemClock()
     began = clock.monotonic()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tidemill.domain.errors import StorageFull, Temporary, TidemillError
+from tidemill.domain.errors import StorageFull, Temporary
 from tidemill.local.models import digest_of
 from tidemill.publishing.publisher import Publisher
 
@@ -17,14 +17,17 @@ _RETRIES = 300
 
 
 class BackgroundPublisher:
-    """Publishes units as they get ready, until `stop`. failure: why it had to give up. wake: called when there is news."""
+    """Publishes units as they get ready, until `stop`.
+
+    failure: why it had to give up. wake: called when there is news.
+    """
 
     def __init__(self, publisher: Publisher, wake: Callable[[], None]) -> None:
         self._publisher = publisher
         self._wake = wake
         self._work = threading.Event()
         self._hurry = threading.Event()
-        self._stopped = False
+        self._stop = threading.Event()
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="tidemill-publisher", daemon=True)
         self._thread.start()
@@ -37,26 +40,29 @@ class BackgroundPublisher:
 
     def stop(self) -> None:
         """Ends after the batch in hand. May be called again."""
-        self._stopped = True
+        self._stop.set()
         self._hurry.set()
         self._work.set()
         self._thread.join()
 
     def _run(self) -> None:
         failures = 0
-        while self._work.wait() and not self._stopped:
+        while True:
+            self._work.wait()
+            if self._stop.is_set():
+                return
             self._work.clear()
             try:
-                while not self._stopped and self._publisher.publish_ready(_BATCH_UNITS):
+                while not self._stop.is_set() and self._publisher.publish_ready(_BATCH_UNITS):
                     self._wake()
                 failures = 0
-            except (TidemillError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run has to hear of it
                 failures += 1
                 if isinstance(error, StorageFull) or not isinstance(error, Temporary) or failures > _RETRIES:
                     self.failure = error
                     self._wake()
                     return
-            if not self._stopped:
+            if not self._stop.is_set():
                 # After a failure of the storage it is tried again after the same pause, hurry or not.
                 (threading.Event() if failures else self._hurry).wait(_PAUSE_S)
             if failures:

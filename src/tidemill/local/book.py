@@ -93,9 +93,7 @@ class Book:
             self._reopen(no)
 
     def expire(self, now: float) -> int:
-        gone = [
-            no for held in self._held.values() for no in held if splits.may_lease(self.states[no], now)
-        ]
+        gone = [no for held in self._held.values() for no in held if splits.may_lease(self.states[no], now)]
         for no in gone:
             self._reopen(no)
         return len(gone)

@@ -17,10 +17,11 @@ from pathlib import Path
 from tidemill.coordination.messages import write_manifest
 from tidemill_runtime.contract import Counts, Fault, Manifest
 
-_PASSED_ON = frozenset(
-    "PATH HOME USER LOGNAME LANG LC_ALL LC_CTYPE TZ PYTHONPATH LD_LIBRARY_PATH VIRTUAL_ENV CONDA_PREFIX XDG_CACHE_HOME "
-    "HF_HOME HF_HUB_OFFLINE TORCH_HOME CUDA_VISIBLE_DEVICES SSL_CERT_FILE HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy "
-    "https_proxy no_proxy".split()
+_PASSED_ON = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
+    *("PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES"),
+    *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME"),
+    *("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 """What an instance gets of the user's own environment: where programs, libraries and caches are. No keys."""
 _LOG_TAIL_BYTES = 4000
@@ -29,7 +30,10 @@ _LAST_MOMENTS_S = 1.0
 
 @dataclass
 class Instance:
-    """One instance and what it said last. state: as in its reports; "" before the first. closed: it will say no more."""
+    """One instance and what it said last.
+
+    state: as in its reports; "" before the first. closed: it will say no more.
+    """
 
     id: str
     index: int
@@ -103,14 +107,16 @@ class Instance:
         return ""
 
 
-def start_instance(manifest: Manifest, folder: Path, socket_pair: tuple[socket.socket, socket.socket]) -> subprocess.Popen[bytes]:
+def start_instance(
+    manifest: Manifest, folder: Path, socket_pair: tuple[socket.socket, socket.socket]
+) -> subprocess.Popen[bytes]:
     """Starts an instance in its own folder and session. The second socket is the child's end, and is closed here."""
     ours, theirs = socket_pair
     scratch = Path(manifest.scratch)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "manifest.json"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(write_manifest(manifest))
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
@@ -130,5 +136,5 @@ def start_instance(manifest: Manifest, folder: Path, socket_pair: tuple[socket.s
 
 def _environment(scratch: Path) -> dict[str, str]:
     """The task's own `env` travels in the manifest."""
-    passed_on = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**passed_on, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}

@@ -52,6 +52,6 @@ class Interrupts:
         self._read.close()
         self._write.close()
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _heard(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         self.wake()

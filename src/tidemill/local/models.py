@@ -1,4 +1,7 @@
-"""A model on this machine: is it a folder with a class that can be called, and which bytes is it? Called by `runner`."""
+"""A model on this machine: is it a folder with a class that can be called, and which bytes is it?
+
+Called by `opening` before anything starts.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
 
 
 def stamp_of(folders: list[Path]) -> str:
-    """Changes with any write to the folders' files that the file system can tell; read in no time, whatever their size."""
+    """Changes with any write to the folders' files that the file system can tell; reads none of them."""
     seen = [
         [str(folder), path, found.st_size, found.st_mtime_ns, found.st_ino]
         for folder in folders

@@ -1,4 +1,7 @@
-"""What `tidemill run` does before it starts anything: refuses what is wrong, takes the output folder, finds what to go on with."""
+"""What `tidemill run` does before it starts anything.
+
+It refuses what is wrong, takes the output folder, and finds what to go on with.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from tidemill.wire.taskfile import TaskFile
 class Opened:
     """A task that may start: the folder is claimed and locked. number: of this run of the task, from 1.
 
-    journal: of the run that this one goes on with, None if it begins. replace: whether objects in the output folder may be
-    replaced.
+    journal: of the run that this one goes on with, None if it begins. replace: whether objects in the output folder may
+    be replaced.
     """
 
     task: TaskFile
@@ -41,6 +44,11 @@ class Opened:
     @property
     def run(self) -> ids.RunId:
         return ids.run_id(self.id, self.number)
+
+    @property
+    def folder(self) -> Path:
+        """Of the journal and logs; it is there from the plan until nothing is left to be resumed."""
+        return journal_path(self.home, self.id).parent
 
 
 def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, now_s: float) -> Opened:
@@ -82,7 +90,7 @@ def _open_objects(task: TaskFile, settings: Settings) -> Objects:
 def _unfinished(
     owner: str, task: TaskFile, objects: Objects, checked: Checked, model: LocalModel, home: Path, *, resume: bool
 ) -> FileJournal | None:
-    """The journal of an unfinished run that this one goes on with; None where all of it was cleared away to begin anew."""
+    """The journal of an unfinished run to go on with; None where all of it was cleared away to begin anew."""
     output = checked.output
     replaces = task.output.if_exists == "replace" and not resume
     journal = None if replaces else FileJournal.open_(journal_path(home, owner), run="")

@@ -17,8 +17,10 @@ _LOCK = "lock"
 
 
 def home_of(objects: Objects, output: Location, data: Path) -> Path:
-    """The folder for what `run` keeps of an output: beside the staged parts where that is a folder of this machine,
-    otherwise below the data folder, by the output's address. It need not be there yet."""
+    """The folder for what `run` keeps of an output. It need not be there yet.
+
+    Beside the staged parts where that is a folder of this machine, otherwise below the data folder, by the address.
+    """
     access = objects.grant_read(output.child(layout.CLAIM), 60.0)
     if access.kind == "path":
         return Path(access.location).parent
@@ -32,8 +34,8 @@ def journal_path(home: Path, task: str) -> Path:
 class FolderLock:
     """Held for as long as a run is at work; the kernel gives it back when the process ends, however it ends.
 
-    Its file also says which task of `tidemill run` was begun here last, and outlives a run that is not finished: so a claim
-    of ours is told from that of a server.
+    Its file also says which task of `tidemill run` was begun here last, and outlives a run that is not finished: so a
+    claim of ours is told from that of a server.
     """
 
     def __init__(self, home: Path, output: Location) -> None:
@@ -84,5 +86,5 @@ def noted_task(home: Path) -> str | None:
     """The task that a run noted here, if there was one."""
     try:
         return (home / _LOCK).read_text(errors="replace").split()[1]
-    except (FileNotFoundError, IndexError):
+    except (FileNotFoundError, NotADirectoryError, IndexError):
         return None

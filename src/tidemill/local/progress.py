@@ -14,8 +14,10 @@ _WINDOW_S = 10.0
 
 @dataclass(frozen=True)
 class RunProgress:
-    """phase: planning, starting, loading, predicting, publishing, stopping, finished. counts: of committed work; pending: of
-    what is computed and not committed yet. eta_s: until the last split is done, None where nobody can tell.
+    """A moment of a run.
+
+    phase: planning, starting, loading, predicting, publishing, stopping, finished. counts: of committed work; pending:
+    of what is computed and not committed yet. eta_s: until the last split is done, None where nobody can tell.
     instances_running: those whose model has loaded. share: done, from 0 to 1.
     """
 

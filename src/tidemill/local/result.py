@@ -59,19 +59,20 @@ class Result:
         return self.counts.skipped
 
     def results(self) -> Iterator[str]:
-        """Names of the result objects in the output folder, in order of the input. Nothing before the run has succeeded."""
+        """Names of the result objects in the output folder, in order of the input; none unless the run succeeded."""
         for line in self._marker_lines():
             yield json.loads(line)["name"]
 
     def predictions(self) -> Iterator[Any]:
-        """Every prediction in order of the input, as its JSON says (text results: as text); None for a failed record."""
+        """Every prediction in order of the input, as its JSON says (text as text); None for a failed record."""
         for name in self.results():
-            assert self._objects is not None and self._folder is not None
+            assert self._objects is not None
+            assert self._folder is not None
             for line in _lines(self._objects.stream(self._folder.child(name))):
                 yield line.decode() if name.endswith(".txt") else json.loads(line)
 
     def errors(self) -> Iterator[dict[str, Any]]:
-        """Failed records, in order of the input: object, line or row, fault, type, message, traceback, attempts, input."""
+        """Failed records in order of the input: object, line or row, fault, type, message, traceback and more."""
         for line in self._errors() if self._errors else ():
             yield json.loads(line)
 

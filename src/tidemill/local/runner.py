@@ -1,7 +1,7 @@
 """A task from its file to its results, in one process with its instances as children: what `tidemill run` does.
 
-The order is made for a quick start: what can be refused is refused first, then the instances are started, and while Python
-and the model load in them, the input is listed and planned. Results are published while the rest is computed.
+The order is made for a quick start: what can be refused is refused first, then the instances are started, and while
+Python and the model load in them, the input is listed and planned. Results are published while the rest is computed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, 
 from tidemill.domain import ids, layout
 from tidemill.domain.errors import TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
-from tidemill.domain.plan import Plan
 from tidemill.domain.receipt import InputAccount, Receipt
 from tidemill.domain.verdict import Standing, verdict
 from tidemill.engines.machine import machine_resources
@@ -80,14 +79,11 @@ class LocalRun:
     def run(self) -> Result:
         """Runs the task to its end, whatever that is. Raises what makes it impossible to plan."""
         opened = self._opened
-        unfinished = True
         try:
             with Interrupts() as self._interrupts:
-                result = self._run()
-                unfinished = result.resumable
-                return result
+                return self._run()
         finally:
-            opened.lock.release(remove=not unfinished)
+            opened.lock.release(remove=not opened.folder.exists())
 
     def _run(self) -> Result:
         opened = self._opened
@@ -107,8 +103,8 @@ class LocalRun:
                 journal.close()
         finally:
             crew.close()
-            if opened.home.joinpath(opened.id).is_dir():  # not after a good end
-                keep_logs(self._scratch, opened.home / opened.id / "logs")
+            if opened.folder.exists():  # not after a good end
+                keep_logs(self._scratch, opened.folder / "logs")
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self, index: int, attempt: int) -> Instance:
@@ -156,8 +152,8 @@ class LocalRun:
             stamp = stamp_of(opened.model.folders())
             self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, tick=tick)
             header = header_of(opened.checked, self._plan, opened.model, stamp)
+            opened.folder.mkdir(parents=True, exist_ok=True)
             path = journal_path(opened.home, opened.id)
-            path.parent.mkdir(parents=True, exist_ok=True)
             return FileJournal.create(path, header, splits, run=opened.run)
         except BaseException as error:
             forget(opened.objects, opened.checked.output, opened.home, opened.id)
@@ -253,7 +249,7 @@ class LocalRun:
         if self._end is None:
             self._show("publishing", journal)
             try:
-                finished = self._publisher.finish(self._receipt(journal))
+                finished = self._publisher.finish(self._receipt())
             except TidemillError as error:
                 self._end = end_of(error)
             else:
@@ -268,7 +264,7 @@ class LocalRun:
             journal.note(ended={"status": self._end.status, "reason": self._end.reason, "detail": self._end.detail})
         return self._result(self._end, journal)
 
-    def _receipt(self, journal: FileJournal) -> Receipt:
+    def _receipt(self) -> Receipt:
         opened, task = self._opened, self._task
         digests = dict(zip(("model", "code") if task.model else ("code",), self._digests.wait(), strict=False))
         return Receipt(

@@ -1,4 +1,7 @@
-"""What an earlier `tidemill run` left in an output folder, and whether this one may go on with it. Called by `runner`."""
+"""What an earlier `tidemill run` left in an output folder, and whether this one may go on with it.
+
+Called by `opening`, and by `runner` at the end.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from tidemill.domain.splits import Cut, Layout
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, digest_of, stamp_of
 from tidemill.local.place import journal_path, noted_task
-from tidemill.planning.check import Checked
 from tidemill.objects.listing import read_listing
+from tidemill.planning.check import Checked
 from tidemill.planning.plan import listed_inputs
 from tidemill.ports.objects import Objects
 from tidemill.publishing.claims import read_claim, release_claim
@@ -28,12 +31,13 @@ _NAMED = 3
 
 def find_unfinished(objects: Objects, output: Location, home: Path) -> str | None:
     """The task that owns the folder, if it was begun by `tidemill run` on this machine and is not finished."""
-    owner = read_claim(objects, output)
-    return owner.task if owner is not None and owner.task == noted_task(home) else None
+    noted = noted_task(home)
+    owner = read_claim(objects, output) if noted is not None else None
+    return owner.task if owner is not None and owner.task == noted else None
 
 
 def forget(objects: Objects, output: Location, home: Path, task: str) -> None:
-    """Removes what an unfinished run left: results that it has published already, staged parts, journal, logs, its claim."""
+    """Removes what an unfinished run left: results that it has published already, and what `clear` removes."""
     journal = FileJournal.open_(journal_path(home, task), run="")
     if journal is not None:
         for unit in journal.units_published():
@@ -68,7 +72,7 @@ def plan_of(journal: FileJournal) -> Plan:
 
 
 def check_same(journal: FileJournal, objects: Objects, checked: Checked, model: LocalModel) -> None:
-    """Raises Conflict or InputChanged, saying what differs, unless this run would compute the same as the one before."""
+    """Raises Conflict or InputChanged, saying what differs, unless this run would compute the same as that before."""
     before, now = journal.header["data"], _data(checked)
     for key in before:
         if before[key] != now.get(key):

@@ -1,5 +1,6 @@
-"""The listing of a run's input: an object of JSON lines beside the results. Written by planning, read by the coordinator
-and the publisher by byte range.
+"""The listing of a run's input: an object of JSON lines beside the results.
+
+Written by `planning`, read by the coordinator and the publisher by byte range.
 
 One line is {"name": …, "size": …, "etag": …}; lines are in byte order of the names.
 """

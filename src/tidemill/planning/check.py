@@ -58,7 +58,7 @@ def check_task(
     task: TaskFile, objects: Objects, *, base: str | None, local_paths: bool, owner: str | None = None
 ) -> Checked:
     """What a task reads and writes, and how. base: the folder that relative paths start from; None refuses them.
-    local_paths: whether paths of this machine are allowed at all. owner: the task that may own the output folder already.
+    local_paths: whether paths of this machine are allowed at all. owner: the task that may own the output already.
 
     Raises InvalidValue, NotAllowed, NotFound or OutputTaken naming field, value and remedy; StorageDenied where the
     credential does not do.
@@ -71,8 +71,11 @@ def check_task(
     first = first_inputs(objects, source, task.input.include, task.input.exclude)
     formats = resolve(task.format, _samples(objects, source, first))
     if formats.cut is not Cut.FILES and len(first) < _FIRST_OBJECTS and not any(each.size for each in first):
-        raise InvalidValue(f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path.")
+        raise InvalidValue(
+            f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path."
+        )
     try:
+        objects.check_writable(target)
         check_output(objects, target, if_exists=task.output.if_exists, task=owner)
     except (Refused, StorageDenied) as error:
         raise type(error)(error.message, field="output.path", remedy=error.remedy) from error
@@ -107,7 +110,9 @@ def first_inputs(objects: Objects, source: Location, include: list[str], exclude
     if inputs:
         field = "input.include" if include else "input.exclude"
         raise InvalidValue(
-            f"of {inputs} objects in {source} none is left.", field=field, remedy="Check the patterns: *.jsonl, 2026/**."
+            f"of {inputs} objects in {source} none is left.",
+            field=field,
+            remedy="Check the patterns: *.jsonl, 2026/**.",
         )
     if seen:
         raise InvalidValue(
@@ -125,7 +130,7 @@ def first_inputs(objects: Objects, source: Location, include: list[str], exclude
 
 def _locate(text: str, field: str, base: str | None, local_paths: bool) -> Location:
     if base is not None and text.startswith("~/"):
-        text = os.path.expanduser(text)
+        text = os.path.expanduser(text)  # noqa: PTH111 - a Path would lose the last slash
     location = parse_location(text, field=field, base=base)
     if location.is_local and not local_paths:
         raise NotAllowed(

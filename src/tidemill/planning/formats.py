@@ -31,10 +31,12 @@ _TYPE_OF_EXTENSION = {
     **dict.fromkeys(("parquet", "pq"), "parquet"),
     **dict.fromkeys(("txt", "text"), "text"),
     **dict.fromkeys(
-        "avi bmp dcm doc docx flac flv gif h5 heic htm html jpeg jpg m4a mat mkv mov mp3 mp4 mpg nii npy npz ogg opus pdf png "
-        "ppm ppt pptx rtf svg tif tiff wav weba webm webp xls xlsx xml zip".split(),
-        "file",
+        ("bmp", "dcm", "gif", "heic", "jpeg", "jpg", "nii", "png", "ppm", "svg", "tif", "tiff", "webp"), "file"
     ),
+    **dict.fromkeys(("avi", "flv", "mkv", "mov", "mp4", "mpg", "webm"), "file"),
+    **dict.fromkeys(("flac", "m4a", "mp3", "ogg", "opus", "wav", "weba"), "file"),
+    **dict.fromkeys(("doc", "docx", "htm", "html", "pdf", "ppt", "pptx", "rtf", "xls", "xlsx", "xml"), "file"),
+    **dict.fromkeys(("h5", "mat", "npy", "npz", "zip"), "file"),
 }
 _COMPRESSION_OF_EXTENSION = {"gz": "gzip", "gzip": "gzip", "zst": "zstd", "zstd": "zstd"}
 _COMPRESSION_OF_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
@@ -91,7 +93,7 @@ def check_same_kind(first: str, other: str) -> None:
 
 
 def resolve(section: FormatSection, samples: Sequence[Sample]) -> Formats:
-    """The formats of a task. samples: some of its first objects, at least one, those that are not empty if there are such.
+    """The formats of a task. samples: some of its first objects, at least one; those that were read come first.
 
     Raises InvalidValue naming the field.
     """
@@ -147,14 +149,14 @@ def _detect_type(named: Kind, sample: Sample) -> str:
 
 
 def _compression(section: FormatSection, kind: str, samples: Sequence[Sample]) -> str:
-    wanted = section.compression
+    wanted: str = section.compression
     if kind in ("file", "parquet"):
         if wanted not in ("auto", "none"):
             raise InvalidValue(
                 f"{wanted!r} does not go with {kind}.", field="format.compression", remedy="Leave it out."
             )
         return "none"
-    found = {}
+    found: dict[str, str] = {}
     for sample in samples:
         magic = next((c for mark, c in _COMPRESSION_OF_MAGIC if sample.head.startswith(mark)), "none")
         found.setdefault(magic if sample.head else kind_of_name(sample.name).compression, sample.name)
@@ -253,8 +255,7 @@ def _known_columns(found: InputFormat, head: bytes) -> list[str]:
         return row if found.header else [str(at) for at in range(len(row))]
     if found.type == "jsonl":
         columns: dict[str, None] = {}
-        for line in head.split(b"\n")[:-1]:
-            record = _json_object(line)
+        for record in map(_json_object, head.split(b"\n")[:-1]):
             columns.update(dict.fromkeys(record or ()))
         return list(columns)
     return []

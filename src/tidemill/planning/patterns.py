@@ -1,7 +1,8 @@
 """Which names below an input folder a task takes: `input.include` and `input.exclude`. Used by `check` and `plan`.
 
-As in .gitignore: a pattern without `/` is matched against the last part of a name, wherever it lies; one with `/` against
-the whole name from the input folder on, where `*` stays within one part and `**` crosses them. `logs/` means all below it.
+As in .gitignore: a pattern without `/` is matched against the last part of a name, wherever it lies; one with `/`
+against the whole name from the input folder on, where `*` stays within one part and `**` crosses them. `logs/` means
+all below it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""From a folder to splits: the input is listed into an object, and the splits follow from it. Called by the server's plan
-loop and by `tidemill run`. May be repeated: it writes the same listing to the same place.
+"""From a folder to splits: the input is listed into an object, and the splits follow from it.
+
+Called by the server's plan loop and by `tidemill run`. May be repeated: it writes the same listing to the same place.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.plan import Plan
 from tidemill.domain.splits import Layout, PlannedSplit, plan_splits
+from tidemill.objects.listing import listing_line, read_listing
 from tidemill.planning.check import Checked
 from tidemill.planning.formats import check_same_kind, kind_of_name
-from tidemill.objects.listing import listing_line, read_listing
 from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.publishing.claims import check_result_name
@@ -22,10 +23,11 @@ _TICK_OBJECTS = 1000
 
 
 def make_plan(
-    objects: Objects, checked: Checked, task: str, *, tick: Callable[[int], None] = lambda listed: None
+    objects: Objects, checked: Checked, task: str, *, tick: Callable[[int], None] = lambda _: None
 ) -> tuple[Plan, list[PlannedSplit]]:
-    """The plan of a task's run and its splits. tick: called with the number of objects every thousand; may raise to end it.
+    """The plan of a task's run and its splits.
 
+    tick: called every thousand objects with their number so far; may raise, to end it.
     Memory does not grow with the objects, only with the splits (one for up to 250 objects or 16 MiB).
     Raises InvalidValue if the input is empty by now or mixes formats.
     """
@@ -33,7 +35,9 @@ def make_plan(
     writer = _ListingWriter(objects, checked, tick)
     objects.put(listing, writer.lines())
     if not writer.objects:
-        raise InvalidValue(f"there is nothing in {checked.input}.", field="input.path", remedy="Put the input there first.")
+        raise InvalidValue(
+            f"there is nothing in {checked.input}.", field="input.path", remedy="Put the input there first."
+        )
     formats = checked.formats
     splits = list(
         plan_splits(

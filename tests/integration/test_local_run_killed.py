@@ -1,0 +1,190 @@
+"""`tidemill run` that is killed or interrupted, and what its next run makes of it. Everything that dies is a real process."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.conftest import S3Bucket
+from tests.integration.local_world import DOUBLE, GATED, World, until
+
+
+COUNT = 400
+SLOW = """
+    import os, time
+    class Model:
+        def load(self): return True
+        def predict(self, batch: list[dict]):
+            time.sleep(0.01 * len(batch))
+            with open(os.environ["GATE"] + ".seen", "a") as seen: seen.writelines("%d\\n" % r["x"] for r in batch)
+            return [r["x"] * 2 for r in batch]
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path).model(GATED)
+    made.numbers("in/a.jsonl", range(COUNT // 2)).numbers("in/b/c.jsonl", range(COUNT // 2, COUNT))
+    return made
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of the same task when nothing happens to it."""
+    world = World(tmp_path_factory.mktemp("undisturbed")).model(DOUBLE)
+    world.numbers("in/a.jsonl", range(COUNT // 2)).numbers("in/b/c.jsonl", range(COUNT // 2, COUNT))
+    assert world.run().ok == COUNT
+    return world.results()
+
+
+def gated(world: World, **changes: object) -> dict[str, object]:
+    return {"env": {"GATE": str(world.gate)}, "batch": {"size": 4}, **changes}
+
+
+def finished(world: World, result: dict[str, object], undisturbed: dict[str, bytes]) -> None:
+    assert (result["status"], result["ok"]) == ("SUCCEED", COUNT), result
+    assert world.results() == undisturbed
+    assert world.left_over() == []
+
+
+def test_an_instance_that_is_killed_is_replaced_and_nothing_shows(world: World, undisturbed: dict[str, bytes]) -> None:
+    with world.process(**gated(world)) as running:
+        first = running.agent()
+        world.open_gate(150)
+        until(lambda: len(world.seen()) >= 100, "a hundred records")
+        first.kill()
+        world.open_gate(COUNT)
+        finished(world, running.result(), undisturbed)
+    assert len(world.seen()) < COUNT + 150
+
+
+def test_a_worker_that_is_killed_from_outside_shows_neither(world: World, undisturbed: dict[str, bytes]) -> None:
+    with world.process(**gated(world)) as running:
+        agent = running.agent()
+        world.open_gate(100)
+        until(lambda: len(world.seen()) >= 50, "fifty records")
+        agent.children()[0].kill()
+        world.open_gate(COUNT)
+        finished(world, running.result(), undisturbed)
+
+
+def test_killed_with_everything_it_goes_on_where_it_was(world: World, undisturbed: dict[str, bytes]) -> None:
+    with world.process(**gated(world)) as running:
+        world.open_gate(200)
+        until(lambda: len(world.seen()) >= 150, "a hundred and fifty records")
+        running.signal(signal.SIGKILL)
+        until(lambda: not running.family(), "that its instances die with it")
+    before = len(world.seen())
+    world.open_gate(COUNT)
+    with world.process(resume=True, **gated(world)) as again:
+        finished(world, again.result(), undisturbed)
+    # What was committed is not computed again; a kill costs what was not, at most some 200 ms of work and the prefetch.
+    assert len(world.seen()) - before < COUNT - 50
+    assert sorted(set(world.seen())) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("records", [0, 1, 60, 250, COUNT])
+def test_killed_again_and_again_at_other_moments(world: World, undisturbed: dict[str, bytes], records: int) -> None:
+    for times in range(3):
+        with world.process(resume=times > 0, **gated(world)) as running:
+            running.agent()
+            world.open_gate(records)
+            until(lambda: len(set(world.seen())) >= records, f"{records} records")
+            running.signal(signal.SIGKILL)
+            until(lambda: not running.family(), "that its instances die with it")
+    world.open_gate(COUNT)
+    with world.process(resume=True, **gated(world)) as last:
+        finished(world, last.result(), undisturbed)
+
+
+def test_ctrl_c_commits_what_is_computed_and_resume_computes_the_rest(
+    world: World, undisturbed: dict[str, bytes]
+) -> None:
+    with world.process(**gated(world)) as running:
+        world.open_gate(101)
+        until(lambda: len(world.seen()) >= 101, "a hundred records")
+        running.signal(signal.SIGINT)
+        # The model sits in a record that never ends: the flush gives it time, and a second Ctrl-C does not.
+        world.open_gate(121)
+        stopped = running.result()
+        assert running.process.returncode == 0
+        assert not running.family()
+    assert (stopped["status"], stopped["reason"], stopped["resumable"]) == ("STOPPED", "interrupted", True)
+    assert 100 <= stopped["ok"] <= 124
+    before = len(world.seen())
+    world.open_gate(COUNT)
+    with world.process(resume=True, **gated(world)) as again:
+        finished(world, again.result(), undisturbed)
+    assert len(world.seen()) - before <= COUNT - stopped["ok"]
+
+
+def test_a_second_ctrl_c_does_not_wait(world: World) -> None:
+    with world.process(**gated(world)) as running:
+        world.open_gate(50)
+        until(lambda: len(world.seen()) >= 50, "fifty records")
+        running.signal(signal.SIGINT)
+        running.signal(signal.SIGTERM)
+        stopped = running.result()
+    assert stopped["status"] == "STOPPED"
+    assert not running.family()
+
+
+def test_ctrl_c_before_the_model_has_loaded(world: World) -> None:
+    world.model(
+        "import time\nclass Model:\n    def load(self): time.sleep(600)\n    def predict(self, r: dict): return 1\n"
+    )
+    with world.process() as running:
+        until(lambda: running.agent().children(), "a worker")
+        running.signal(signal.SIGINT)
+        stopped = running.result()
+    assert (stopped["status"], stopped["ok"], stopped["resumable"]) == ("STOPPED", 0, False)
+    assert not running.family()
+
+
+def test_what_was_interrupted_at_once_begins_anew(world: World, undisturbed: dict[str, bytes]) -> None:
+    with world.process(**gated(world)) as running:
+        running.agent()
+        running.signal(signal.SIGINT)
+        assert running.result()["ok"] == 0
+    world.open_gate(COUNT)
+    with world.process(resume=True, **gated(world)) as again:
+        finished(world, again.result(), undisturbed)
+
+
+def test_two_instances_and_one_is_killed_often(world: World, undisturbed: dict[str, bytes]) -> None:
+    world.model(SLOW)
+    with world.process(**gated(world, instances=2, retries=5, resources={"cpu": "500m", "memory": "1Gi"})) as running:
+        for records in (40, 120, 200):
+            victim = running.agent()
+            until(lambda enough=records: len(set(world.seen())) >= enough, f"{records} records")
+            victim.kill()
+            until(lambda gone=victim: not gone.is_running() or gone.status() == psutil.STATUS_ZOMBIE, "its end")
+        finished(world, running.result(), undisturbed)
+
+
+def test_killed_between_buckets(world: World, s3: S3Bucket, undisturbed: dict[str, bytes]) -> None:
+    section = {
+        "URL": f"s3://{s3.bucket}",
+        "ENDPOINT": s3.endpoint,
+        "ACCESS_KEY": s3.key,
+        "SECRET_KEY": s3.secret,
+        "REGION": s3.region,
+    }
+    variables = {f"TIDEMILL_REGIONS__LOCAL__BUCKETS__LAKE__{key}": value for key, value in section.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with world.process(**gated(world, output="s3://lake/out")) as running:
+            world.open_gate(200)
+            until(lambda: len(world.seen()) >= 150, "a hundred and fifty records")
+            running.signal(signal.SIGKILL)
+            until(lambda: not running.family(), "that its instances die with it")
+        world.open_gate(COUNT)
+        with world.process(resume=True, **gated(world, output="s3://lake/out")) as again:
+            assert again.result()["ok"] == COUNT
+    names = [seen.object_name or "" for seen in s3.client.list_objects(s3.bucket, "out/", recursive=True)]
+    found = {name.removeprefix("out/"): s3.client.get_object(s3.bucket, name).read() for name in names}
+    assert {name: found[name] for name in undisturbed} == undisturbed
+    assert not any("_tidemill" in name for name in names)
