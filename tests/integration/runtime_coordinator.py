@@ -1,4 +1,4 @@
-"""A small coordinator for the runtime's tests: plans leases over local files, answers reports, and checks every commit."""
+"""A small coordinator for the runtime's tests: leases of local files, answers to reports, a check of every commit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from tidemill_runtime import contract
-from tidemill_runtime.contract import Access, Channel, Commit, Cursor, Held, InputFormat, InputObject, Lease, Orders
-from tidemill_runtime.contract import Manifest, PartTarget, Pins, Report, ResultFormat
+from tidemill_runtime.contract import (
+    Access,
+    Channel,
+    Commit,
+    Cursor,
+    Held,
+    InputFormat,
+    InputObject,
+    Lease,
+    Manifest,
+    Orders,
+    PartTarget,
+    Report,
+    ResultFormat,
+)
 
 PYTHON = sys.executable
 GIB = 1024**3
@@ -82,8 +95,8 @@ class Coordinator:
             if not split.leased or held.fence != split.fence:
                 refused.append(held)
         if self.directive is None:
-            for split in [each for each in self.splits if not each.leased and not each.done][: report.want]:
-                leases.append(self.lease(split))
+            waiting = [each for each in self.splits if not each.leased and not each.done]
+            leases += [self.lease(split) for split in waiting[: report.want]]
         finished = all(split.done for split in self.splits)
         directive = self.directive or ("finish" if finished else "work")
         return msgspec.json.encode(Orders(directive, leases, refused, report_every_s=0.2)) + b"\n"
@@ -117,7 +130,11 @@ class Coordinator:
             for commit in split.commits:
                 data, _, index = self.pieces(commit)
                 if not index:
-                    name = "part" if self.file_records else split.objects[commit.begin.object if commit.done else commit.end.object].name
+                    name = (
+                        "part"
+                        if self.file_records
+                        else split.objects[commit.begin.object if commit.done else commit.end.object].name
+                    )
                     if not self.file_records and len(split.objects) > 1:
                         assert not data
                         continue
@@ -315,7 +332,7 @@ class HttpDoor:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
 
-    def __enter__(self) -> HttpDoor:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 

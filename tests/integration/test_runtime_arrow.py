@@ -97,7 +97,8 @@ def test_what_is_no_parquet(bench: Bench) -> None:
 )
 def test_shapes_of_json_lines(bench: Bench, hint: str, result: str, wanted: list[object] | None) -> None:
     (bench.root / "model/batch/model_service.py").write_text(
-        f"import numpy as np\nclass Model:\n    def load(self): pass\n    def predict(self, batch: {hint}): return {result}\n"
+        "import numpy as np\nclass Model:\n    def load(self): pass\n"
+        f"    def predict(self, batch: {hint}): return {result}\n"
     )
     bench.file("a.jsonl", '{"text": "a"}\n{"text": "b"}\n')
     done = bench.run(bench.whole())

@@ -33,7 +33,8 @@ def rows_of(done: Coordinator, name: str) -> list[Any]:
 def test_csv_types_quotes_and_bad_rows(bench: Bench) -> None:
     bench.model(ECHO).file(
         "a.csv",
-        "\ufeffid,zip,price,name\r\n1,007,1.5,plain\r\n2,012,,\"two\nlines, \"\"quoted\"\"\"\r\n\r\n3,1,2,3,4\r\n4,9,x,Zoë\r\n".encode()
+        '\ufeffid,zip,price,name\r\n1,007,1.5,plain\r\n2,012,,"two\nlines, ""quoted"""\r\n'.encode()
+        + "\r\n3,1,2,3,4\r\n4,9,x,Zoë\r\n".encode()
         + b"5,1,2,\xff\r\n6,1,7,last",
     )
     done = bench.run(bench.whole(), input=InputFormat("csv"))

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.integration.runtime_coordinator import Bench, Coordinator
 
+from tests.integration.runtime_coordinator import Bench, Coordinator
 from tidemill_runtime.contract import InputFormat, Pins, ResultFormat
 
 POISONED = """
@@ -30,6 +30,16 @@ POISONED = """
             if any(record.get("poison") == "object" for record in batch):
                 return [object() if r.get("poison") == "object" else r["id"] for r in batch]
             return [record["id"] for record in batch]
+"""
+
+
+LARGE = """
+import time
+class Model:
+    def load(self):
+        self.weights = b"x" * (400 << 20)
+        time.sleep(9)
+    def predict(self, request): return 1
 """
 
 
@@ -115,7 +125,10 @@ def test_one_record_at_a_time(bench: Bench) -> None:
 
 
 def test_lines_that_are_no_records(bench: Bench) -> None:
-    data = b'\xef\xbb\xbf{"id": 0}\r\n\r\n{"id": \n{"id": "\xff\xfe"}\n   \n' + b'{"id": "' + b"y" * 5000 + b'"}\n{"id": 6}\n{"id": 7}'
+    data = (
+        b'\xef\xbb\xbf{"id": 0}\r\n\r\n{"id": \n{"id": "\xff\xfe"}\n   \n'
+        b'{"id": "' + b"y" * 5000 + b'"}\n{"id": 6}\n{"id": 7}'
+    )
     bench.model(POISONED).file("a.jsonl", data)
     done = bench.run(bench.whole(), input=InputFormat("jsonl", max_record_bytes=1000))
     assert done.results()["a.jsonl"] == b"0\nnull\nnull\nnull\n6\n7\n"
@@ -170,7 +183,7 @@ def test_mini_batches_shrink_before_a_record_is_blamed(bench: Bench) -> None:
             def load(self): pass
             def predict(self, batch: list[dict]):
                 work = bytearray(b"x" * (len(batch) * (2 << 20)))
-                if len(work) > 300 << 20: time.sleep(5)
+                if len(work) > 300 << 20: time.sleep(2)
                 return [r["id"] for r in batch]
     """).file("a.jsonl", poisoned(2000, {}))
     done = bench.run(bench.whole(), memory_bytes=400 << 20)
@@ -180,19 +193,31 @@ def test_mini_batches_shrink_before_a_record_is_blamed(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("source", "kind", "words"),
     [
-        ("import no_such_module_here\nclass Model:\n    def load(self): 1\n    def predict(self, r): 1", "missing_module", "no_such_module_here"),
-        ("class Model:\n    def load(self): return False\n    def predict(self, r): return r", "model_load_failed", "False"),
+        (
+            "import no_such_module_here\nclass Model:\n    def load(self): 1\n    def predict(self, r): 1",
+            "missing_module",
+            "no_such_module_here",
+        ),
+        (
+            "class Model:\n    def load(self): return False\n    def predict(self, r): return r",
+            "model_load_failed",
+            "False",
+        ),
         ("class Model:\n    def load(self): 1/0\n    def predict(self, r): return r", "model_load_failed", "division"),
         ("def f(:\n", "model_not_found", "line 1"),
         ("class Other:\n    def run(self): pass", "model_not_found", "Other"),
-        ("import sys\nsys.exit(3)\nclass Model:\n    def load(self): 1\n    def predict(self, r): 1", "model_load_failed", "SystemExit"),
+        (
+            "import sys\nsys.exit(3)\nclass Model:\n    def load(self): 1\n    def predict(self, r): 1",
+            "model_load_failed",
+            "SystemExit",
+        ),
         (
             "import os\nclass Model:\n    def load(self): os._exit(9)\n    def predict(self, r): 1",
             "model_load_failed",
             "status 9",
         ),
         (
-            "import time\nclass Model:\n    def load(self): self.x = b'x' * (400 << 20); time.sleep(9)\n    def predict(self, r): 1",
+            LARGE,
             "out_of_memory",
             "memory",
         ),

@@ -177,7 +177,7 @@ def test_the_server_restarts_at_the_same_address(bench: Bench) -> None:
     with HttpDoor(coordinator) as door:
         process = bench.start(bench.manifest(Channel("http", door.url, "secret"), commit_every_s=0.2))
         wait_until(lambda: any(split.commits for split in coordinator.splits))
-        door.failing = [503] * 6
+        door.failing = [503] * 4
         assert process.wait(40) == 0, bench.log()
     assert coordinator.results()["a.jsonl"] == ids(100)
 
@@ -257,9 +257,14 @@ def test_files_are_records(bench: Bench) -> None:
     done = bench.run(bench.whole(per_split=50), input=InputFormat("file"), result=ResultFormat(form="named"))
     found = [json.loads(line) for line in done.results()["part"].splitlines()]
     assert found == [
-        {"path": f"sub dir/{number:03d} 图#%.bin", "prediction": number} for number in range(90) if number not in (17, 40)
+        {"path": f"sub dir/{number:03d} 图#%.bin", "prediction": number}
+        for number in range(90)
+        if number not in (17, 40)
     ]
-    assert [(name[8:11], record.fault) for name, _, record in done.errors()] == [("017", "crash"), ("040", "model_error")]
+    assert [(name[8:11], record.fault) for name, _, record in done.errors()] == [
+        ("017", "crash"),
+        ("040", "model_error"),
+    ]
 
 
 def test_output_of_the_model_is_the_instances_log(bench: Bench) -> None:

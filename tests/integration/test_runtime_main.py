@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.integration.runtime_coordinator import Bench, HttpDoor
 
+from tests.integration.runtime_coordinator import Bench, HttpDoor
 from tidemill_runtime.contract import Channel
 
 LENGTHS = """

@@ -1,28 +1,28 @@
 """The parent process of an instance: light, single-threaded, the only one that speaks to the coordinator.
 
-It forks the workers before anything else, so that they load the model at once; hands them leases; tells the coordinator of
-their commits; replaces a worker that crashed, hung or grew too large, and so finds the record that did it. It never imports
-the user's code, NumPy or the like: forking stays cheap and safe for as long as the instance lives.
+It forks the workers before anything else, so that they load the model at once; hands them leases; tells the coordinator
+of their commits; replaces a worker that crashed, hung or grew too large, and so finds the record that did it. It never
+imports the user's code, NumPy or the like: forking stays cheap and safe for as long as the instance lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
-import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import wire
 from tidemill_runtime.board import Board
 from tidemill_runtime.channel import Channel, CoordinatorGone, connect
-from tidemill_runtime.faults import FatalError
+from tidemill_runtime.faults import FatalError, log
 from tidemill_runtime.leases import LeaseBook
-from tidemill_runtime.pipe import Closed, LinePipe
+from tidemill_runtime.pipe import LinePipe
 from tidemill_runtime.pool import Pool, Worker
 from tidemill_runtime.process import die_with_parent
 from tidemill_runtime.watch import Watch
@@ -37,13 +37,19 @@ LAST_WORDS_S = 10.0
 """How long the last report may take to be answered when the instance has to end."""
 CLOSE_PATIENCE_S = 2.0
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMEXPR_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """The instance's exit status: one of the contract's."""
     if len(arguments) != 1:
-        print("usage: python -m tidemill_runtime <manifest.json>", file=sys.stderr)
+        log("usage: python -m tidemill_runtime <manifest.json>")
         return 2
     manifest = wire.read_manifest(arguments[0])
     folder = os.path.dirname(os.path.abspath(arguments[0]))
@@ -55,7 +61,7 @@ def main(arguments: List[str]) -> int:
     return code
 
 
-def _write_exit(folder: str, code: int, fault: Optional[Dict[str, Any]]) -> None:
+def _write_exit(folder: str, code: int, fault: Optional[dict[str, Any]]) -> None:
     """exit.json tells a server that was restarted meanwhile how this instance ended."""
     path = os.path.join(folder, "exit.json")
     try:
@@ -63,7 +69,7 @@ def _write_exit(folder: str, code: int, fault: Optional[Dict[str, Any]]) -> None
             json.dump({"code": code, "fault": fault}, file)
         os.rename(path + ".tmp", path)
     except OSError as error:
-        print(f"tidemill: {path} could not be written: {error}", file=sys.stderr)
+        log(f"{path} could not be written: {error}")
 
 
 class _Ended(Exception):
@@ -78,12 +84,12 @@ class Agent:
     """One instance. fault: why it could not go on, after `run`."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.fault: Optional[Dict[str, Any]] = None
+        self.fault: Optional[dict[str, Any]] = None
         self._pid = os.getpid()
         self._manifest = manifest
         self._book = LeaseBook()
-        self._commits: List[Dict[str, Any]] = []
-        self._reported: Dict[str, Any] = {}
+        self._commits: list[dict[str, Any]] = []
+        self._reported: dict[str, Any] = {}
         self._report_every_s = 2.0
         self._report_at = 0.0
         self._news = True
@@ -91,7 +97,7 @@ class Agent:
         self._load_s = 0.0
         self._stopping_since: Optional[float] = None
         self._stop_asked = False
-        self._flushing: Dict[int, Worker] = {}
+        self._flushing: dict[int, Worker] = {}
         self._terminated = False
         self._wake_read, self._wake_write = socket.socketpair()
 
@@ -103,7 +109,7 @@ class Agent:
         except _Ended as ended:
             return ended.code
         except CoordinatorGone as gone:
-            print(f"tidemill: {gone}; stopping", file=sys.stderr)
+            log(f"{gone}; stopping")
             return wire.EXIT_ORPHANED
         except FatalError as error:
             self.fault = error.fault()
@@ -182,10 +188,8 @@ class Agent:
                 poll.register(worker.pipe, select.POLLIN | (select.POLLOUT if worker.pipe.wants_to_write else 0))
         due_s = TICK_S if self._channel.sending else min(TICK_S, self._report_at - time.monotonic())
         poll.poll(max(0.0, min(due_s, self._channel.due_s())) * 1000)
-        try:
+        with contextlib.suppress(BlockingIOError):
             self._wake_read.recv(4096)
-        except BlockingIOError:
-            pass
 
     # -- workers
 
@@ -198,6 +202,7 @@ class Agent:
                 self._load_s = self._load_s or message["load_s"]
             elif kind == "commit":
                 self._commits.append(message["commit"])
+                self._watch.progress()
                 self._book.committed(message["commit"], message["move"])
                 if message["commit"]["done"]:
                     worker.free(message["ticket"])
@@ -257,7 +262,7 @@ class Agent:
         if directive == "finish" and not self._commits and not len(self._book):
             self._close()
 
-    def _take(self, leases: List[Dict[str, Any]], continued: "set[int]") -> None:
+    def _take(self, leases: list[dict[str, Any]], continued: set[int]) -> None:
         for values in leases:
             split = values["split"]
             known = self._book.get(split)
@@ -312,16 +317,18 @@ class Agent:
         loading = any(worker.board.phase().phase >= boards.LOADING for worker in self._pool.workers)
         return "loading" if loading else "starting"
 
-    def _pending(self) -> Dict[str, int]:
+    def _pending(self) -> dict[str, int]:
         totals = [worker.board.totals() for worker in self._pool.workers]
         return {name: sum(getattr(each, name) for each in totals) for name in wire.ZERO_COUNTS}
 
-    def _seconds(self) -> Dict[str, float]:
+    def _seconds(self) -> dict[str, float]:
         totals = [worker.board.totals() for worker in self._pool.workers]
-        spent = {name: round(sum(getattr(each, name + "_s") for each in totals), 3) for name in ("predict", "read", "write")}
+        spent = {
+            name: round(sum(getattr(each, name + "_s") for each in totals), 3) for name in ("predict", "read", "write")
+        }
         return {**spent, "load": round(self._load_s, 3)}
 
-    def _tuning(self) -> Dict[str, Any]:
+    def _tuning(self) -> dict[str, Any]:
         pins = self._manifest.pins
         return {
             "processes": self._watch.processes,
@@ -329,18 +336,18 @@ class Agent:
             "threads": self._threads,
             "threads_why": "pinned" if pins.threads else "what is left of the cores for each process",
             "batch_size": max((worker.board.totals().batch for worker in self._pool.workers), default=0),
-            "batch_size_why": "pinned" if pins.batch_size else "measured: a call is to take a quarter of a second at most",
+            "batch_size_why": "pinned"
+            if pins.batch_size
+            else "measured: a call is to take a quarter of a second at most",
         }
 
     # -- endings
 
-    def _fail(self, fault: Optional[Dict[str, Any]]) -> None:
+    def _fail(self, fault: Optional[dict[str, Any]]) -> None:
         """The instance cannot go on: says so, with what was committed, and ends when that is answered."""
         if fault is None or self.fault is not None:
             return
-        print(f"tidemill: {fault['kind']}: {fault['message']}", file=sys.stderr)
-        if fault["traceback"]:
-            print(fault["traceback"], file=sys.stderr)
+        log(f"{fault['kind']}: {fault['message']}\n{fault['traceback']}".rstrip())
         self.fault = fault
         self._stopping_since = self._stopping_since or time.monotonic()
         self._news = True

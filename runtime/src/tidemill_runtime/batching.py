@@ -1,7 +1,7 @@
 """How many records go into one predict call. Used by the worker; the tuning of processes and threads will join it here.
 
-Starts with one record, so that a first failure or a slow model shows at once, and grows fourfold while calls stay short: the
-time of a call bounds what a crash costs and how late progress, commits and stop orders are seen.
+Starts with one record, so that a first failure or a slow model shows at once, and grows fourfold while calls stay
+short: the time of a call bounds what a crash costs and how late progress, commits and stop orders are seen.
 """
 
 from __future__ import annotations

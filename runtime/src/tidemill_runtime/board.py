@@ -1,7 +1,7 @@
 """The board: a page of memory shared by a worker and the agent, where the worker writes what it is about to do.
 
-It costs 0.15 µs a mini-batch (a pipe: 9 µs), and it is what is left when the worker dies: it tells the agent which records
-were being predicted, so that only they come under suspicion. One writer (the worker), one reader (the agent).
+It costs 0.15 µs a mini-batch (a pipe: 9 µs), and it is what is left when the worker dies: it tells the agent which
+records were being predicted, so that only they come under suspicion. One writer (the worker), one reader (the agent).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 STARTING, LOADING, IDLE, READING, PREDICTING, WRITING, ISOLATING = range(7)
 NAMES = ("starting", "loading", "idle", "reading", "predicting", "writing", "isolating")
 
-_WINDOW = struct.Struct("<qqqqqd")  # object, begin, end, first, count, limit_s
+_WINDOW = struct.Struct("<qqqqqd")  # object, begin, end, first, size, limit_s
 _PHASE = struct.Struct("<qqd")  # sequence, phase, since (monotonic seconds)
 _TOTALS = struct.Struct("<qqqqqddd")  # inputs, ok, failed, skipped, batch, predict, read, write seconds
 _PHASE_AT = 0
@@ -25,17 +25,17 @@ SIZE = 4096
 
 
 class Window(NamedTuple):
-    """The records in one predict call: `count` from the `first` of the block [begin, end) of an object.
+    """The records in one predict call: `size` of them from the `first` of the block [begin, end) of an object.
 
-    begin and end are cursor offsets, so that they mean the same to the worker that comes after. limit_s: how long it may
-    take; 0 for ever.
+    begin and end are cursor offsets, so that they mean the same to the worker that comes after. limit_s: how long it
+    may take; 0 for ever.
     """
 
     object: int
     begin: int
     end: int
     first: int
-    count: int
+    size: int
     limit_s: float
 
 
@@ -46,7 +46,7 @@ class Phase(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Counts of what is not committed yet; batch: the present size of mini-batches; seconds since the worker's start."""
+    """Counts of what is not committed yet; batch: the size of mini-batches now; seconds since the worker's start."""
 
     inputs: int
     ok: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Dict, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from tidemill_runtime import wire
 from tidemill_runtime.faults import FatalError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 RETRY_FIRST_S = 0.2
-RETRY_MOST_S = 5.0
+RETRY_MOST_S = 2.0
 
 _GONE = (401, 403, 410)  # the instance is no longer wanted, or was never
 _REFUSED = (400, 413, 422, 426)  # sending the same again cannot help
@@ -41,9 +41,9 @@ class Channel(Protocol):
 
     def fileno(self) -> int: ...
 
-    def send(self, report: Dict[str, Any]) -> None: ...
+    def send(self, report: dict[str, Any]) -> None: ...
 
-    def receive(self) -> Optional[Dict[str, Any]]:
+    def receive(self) -> Optional[dict[str, Any]]:
         """The orders, if they have come. Raises CoordinatorGone."""
 
     def due_s(self) -> float:
@@ -53,6 +53,7 @@ class Channel(Protocol):
 
 
 def connect(target: ChannelTarget) -> Channel:
+    """The channel that the manifest names. Raises FatalError."""
     if target.kind == "fd":
         return FdChannel(target.fd)
     if target.kind == "http":
@@ -70,7 +71,7 @@ class FdChannel:
     def fileno(self) -> int:
         return self._pipe.fileno()
 
-    def send(self, report: Dict[str, Any]) -> None:
+    def send(self, report: dict[str, Any]) -> None:
         self.sending = True
         try:
             self._pipe.send(wire.dumps(report))
@@ -78,7 +79,7 @@ class FdChannel:
         except Closed:
             raise CoordinatorGone("the coordinator closed the socket") from None
 
-    def receive(self) -> Optional[Dict[str, Any]]:
+    def receive(self) -> Optional[dict[str, Any]]:
         try:
             lines = self._pipe.lines()
         except Closed:
@@ -116,12 +117,12 @@ class HttpChannel:
         sock = self._connection.sock if self._connection and self._waiting else None
         return sock.fileno() if sock else -1
 
-    def send(self, report: Dict[str, Any]) -> None:
+    def send(self, report: dict[str, Any]) -> None:
         self._body = wire.dumps(report)
         self._pause_s = RETRY_FIRST_S
         self._post()
 
-    def receive(self) -> Optional[Dict[str, Any]]:
+    def receive(self) -> Optional[dict[str, Any]]:
         now = time.monotonic()
         if self._body is None:
             return None
@@ -175,7 +176,7 @@ class HttpChannel:
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._connection
 
-    def _answer(self) -> Optional[Dict[str, Any]]:
+    def _answer(self) -> Optional[dict[str, Any]]:
         import http.client  # as above
 
         assert self._connection is not None

@@ -12,7 +12,7 @@ Standard library only (Python 3.9): the domain of the control plane builds on th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 CONTRACT_VERSION = 1
 """Raised with each change that an older instance cannot follow; a coordinator accepts this one and the one before."""
@@ -60,7 +60,7 @@ class Access:
 
     kind: str
     location: str
-    headers: Dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Lease:
 
     split: int
     fence: int
-    objects: List[InputObject]
+    objects: list[InputObject]
     start: int
     stop: int
     cursor: Cursor
@@ -145,11 +145,10 @@ class Counts:
 class Commit:
     """What an instance asks to be made a result: one part, which covers [begin, end) of its lease's split.
 
-    The part is `data`, then `errors` (JSON lines of ErrorRecord), then `index` (JSON lines of Segment; only if the lease has
-    more than one object and they are not whole-file records: also where a single object of several has records). sha256 is of
-    all of it, in hex. A part of no bytes at all is not written.
-    end: (number of objects, 0) when done.
-    done: nothing of the split is left; otherwise the coordinator leases the rest anew in its answer.
+    The part is `data`, then `errors` (JSON lines of ErrorRecord), then `index` (JSON lines of Segment; only if the
+    lease has more than one object and they are not whole-file records: also where a single object of several has
+    records). sha256 is of all of it, in hex. A part of no bytes at all is not written. end: (number of objects, 0) when
+    done. done: nothing of the split is left; otherwise the coordinator leases the rest anew in its answer.
     """
 
     split: int
@@ -177,8 +176,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class ErrorRecord:
-    """One line of a part's errors. `position` counts records from 0 inside the part's own piece of the object, skipped blank
-    lines included: the object's row is the sum of `counts.inputs` of the parts before it, plus position.
+    """One line of a part's errors. `position` counts records from 0 inside the part's own piece of the object, skipped
+    blank lines included: the object's row is the sum of `counts.inputs` of the parts before it, plus position.
 
     object: index within the split. The publisher turns position into the line or row of the whole object.
     input: the record itself as text, capped (input_truncated); base64 when it is not UTF-8 (input_base64).
@@ -230,13 +229,13 @@ class Report:
     version: int
     instance: str
     state: str
-    commits: List[Commit] = field(default_factory=list)
-    held: List[Held] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
     want: int = 0
     pending: Counts = Counts()
     memory_bytes: int = 0
-    seconds: Dict[str, float] = field(default_factory=dict)
-    tuning: Dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     fault: Optional[Fault] = None
 
 
@@ -253,8 +252,8 @@ class Orders:
     """
 
     directive: str
-    leases: List[Lease] = field(default_factory=list)
-    refused: List[Held] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+    refused: list[Held] = field(default_factory=list)
     report_every_s: float = 2.0
     token: Optional[str] = None
 
@@ -274,7 +273,7 @@ class InputFormat:
     quote: str = '"'
     header: bool = True
     encoding: str = "utf-8"
-    columns: Optional[List[str]] = None
+    columns: Optional[list[str]] = None
     max_record_bytes: int = 16 * 1024 * 1024
 
 
@@ -292,7 +291,7 @@ class ResultFormat:
 
     type: str = "jsonl"
     form: str = "aligned"
-    keys: List[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     layout: str = "per_object"
 
 
@@ -332,7 +331,7 @@ class Manifest:
     channel: Channel
     model: Optional[str]
     code: Optional[str]
-    command: Optional[List[str]]
+    command: Optional[list[str]]
     input: InputFormat
     result: ResultFormat
     millicores: int
@@ -343,4 +342,4 @@ class Manifest:
     orphan_after_s: float = 3600.0
     die_with_parent: bool = False
     pins: Pins = Pins()
-    env: Dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)

@@ -1,23 +1,24 @@
 """Predictions as bytes of the result format. Used by the worker, a mini-batch at a time.
 
-NaN and infinities become `null`, as JSON has neither; NumPy scalars and arrays become what their tolist() says. What cannot
-be written is that record's failure (encode_error), never the batch's.
+NaN and infinities become `null`, as JSON has neither; NumPy scalars and arrays become what their tolist() says. What
+cannot be written is that record's failure (encode_error), never the batch's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 import msgspec
 
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.isolation import Failure, Outcome
+from tidemill_runtime.isolation import Outcome
+from tidemill_runtime.suspicion import Failure
 
 if TYPE_CHECKING:
     from tidemill_runtime.codec.records import Records
     from tidemill_runtime.contract import InputObject, ResultFormat
 
-Encoded = Tuple[List[bytes], Dict[int, Failure]]
+Encoded = tuple[list[bytes], dict[int, Failure]]
 """A line for each item of a mini-batch (b"" where it failed) and the failures, by index from its first."""
 
 
@@ -33,7 +34,8 @@ class Encoder(Protocol):
         """The same one by one, failures and all."""
 
 
-def make_encoder(result: ResultFormat, objects: List[InputObject]) -> Encoder:
+def make_encoder(result: ResultFormat, objects: list[InputObject]) -> Encoder:
+    """The encoder of a lease's results. Raises FatalError for a type that there is none for."""
     if result.type == "jsonl":
         return JsonEncoder(result, objects)
     if result.type == "text":
@@ -44,7 +46,7 @@ def make_encoder(result: ResultFormat, objects: List[InputObject]) -> Encoder:
 class JsonEncoder:
     """JSON lines in one of the forms: aligned, joined, named."""
 
-    def __init__(self, result: ResultFormat, objects: List[InputObject]) -> None:
+    def __init__(self, result: ResultFormat, objects: list[InputObject]) -> None:
         self._encoder = msgspec.json.Encoder(enc_hook=_plain)
         self._form = result.form
         self._keys = result.keys
@@ -63,7 +65,7 @@ class JsonEncoder:
     def _bare(self) -> bool:
         return self._form == "aligned" and not self._keys
 
-    def _shaped(self, records: Records, first: int, outcome: Outcome) -> List[Any]:
+    def _shaped(self, records: Records, first: int, outcome: Outcome) -> list[Any]:
         predictions = outcome.predictions
         if self._form == "named":
             rows = records.item_rows
@@ -104,9 +106,9 @@ def _text_line(prediction: Any) -> bytes:
     return line + b"\n"
 
 
-def _one_by_one(values: List[Any], outcome: Outcome, encode: Callable[[Any], bytes]) -> Encoded:
-    lines: List[bytes] = []
-    failed: Dict[int, Failure] = dict(outcome.failed)
+def _one_by_one(values: list[Any], outcome: Outcome, encode: Callable[[Any], bytes]) -> Encoded:
+    lines: list[bytes] = []
+    failed: dict[int, Failure] = dict(outcome.failed)
     for item, value in enumerate(values):
         line = b""
         if item not in failed:
@@ -126,4 +128,6 @@ def _plain(value: Any) -> Any:
             return convert()
     if hasattr(value, "__fspath__"):
         return str(value)
-    raise TypeError(f"a prediction holds a {type(value).__module__}.{type(value).__qualname__}, which cannot be written as JSON")
+    raise TypeError(
+        f"a prediction holds a {type(value).__module__}.{type(value).__qualname__}, which cannot be written as JSON"
+    )

@@ -6,9 +6,15 @@ Orphaned     the agent is gone: the worker ends quietly
 
 from __future__ import annotations
 
-from typing import Any, Dict
+import sys
+from typing import Any
 
 from tidemill_runtime import wire
+
+
+def log(text: str) -> None:
+    """A line of the runtime's own in the instance's log, which is otherwise what the user's code prints."""
+    sys.stderr.write(f"tidemill: {text}\n")
 
 
 class FatalError(Exception):
@@ -21,7 +27,7 @@ class FatalError(Exception):
         self.evidence = evidence
         self.traceback = traceback
 
-    def fault(self) -> Dict[str, Any]:
+    def fault(self) -> dict[str, Any]:
         return wire.fault(self.kind, self.message, self.evidence, self.traceback)
 
 

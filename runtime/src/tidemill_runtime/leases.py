@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional
+from typing import Any, Optional
 
 from tidemill_runtime.board import Window
-from tidemill_runtime.isolation import Condemned, Place, Suspect, moved, narrow
+from tidemill_runtime.suspicion import Condemned, Place, Suspect, moved, narrow
 
 
 class HeldLease:
-    """One lease. values: as the coordinator gave it. ticket: new with each hand-over to a worker, which repeats it in its answers.
+    """One lease. values: as the coordinator gave it. ticket: new with each hand-over to a worker, which repeats it in
+    its answers.
 
     awaiting: a commit of part of it is on its way, and the lease of the rest has not come yet.
     """
 
-    def __init__(self, values: Dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
         self.ticket = 0
         self.awaiting = False
-        self.suspects: List[Suspect] = []
-        self.condemned: List[Condemned] = []
+        self.suspects: list[Suspect] = []
+        self.condemned: list[Condemned] = []
         self.deaths = 0
 
     @property
@@ -32,7 +33,7 @@ class HeldLease:
     def fence(self) -> int:
         return int(self.values["fence"])
 
-    def message(self, most: Optional[int]) -> Dict[str, Any]:
+    def message(self, most: Optional[int]) -> dict[str, Any]:
         """What a worker is told."""
         return {
             "type": "lease",
@@ -67,14 +68,14 @@ class LeaseBook:
     """By split. Those in `queue` wait for a worker."""
 
     def __init__(self) -> None:
-        self._held: Dict[int, HeldLease] = {}
-        self._queue: Deque[HeldLease] = deque()
+        self._held: dict[int, HeldLease] = {}
+        self._queue: deque[HeldLease] = deque()
         self._tickets = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def take(self, values: Dict[str, Any]) -> None:
+    def take(self, values: dict[str, Any]) -> None:
         """A lease of a split that no worker has."""
         lease = HeldLease(values)
         self.forget(lease.split)
@@ -98,7 +99,7 @@ class LeaseBook:
         if not lease.awaiting:
             self._queue.appendleft(lease)
 
-    def committed(self, commit: Dict[str, Any], move: Optional[List[List[int]]]) -> None:
+    def committed(self, commit: dict[str, Any], move: Optional[list[list[int]]]) -> None:
         """A worker committed something. move: from which place to which, in the middle of a split."""
         lease = self._held.get(commit["split"])
         if lease is None or lease.fence != commit["fence"]:
@@ -110,7 +111,7 @@ class LeaseBook:
             if move is not None:
                 lease.move(Place(*move[0]), Place(*move[1]))
 
-    def go_on(self, values: Dict[str, Any]) -> Optional[HeldLease]:
+    def go_on(self, values: dict[str, Any]) -> Optional[HeldLease]:
         """The rest of a split has come: the lease, if a worker is still at it; otherwise it waits for one."""
         lease = self._held[values["split"]]
         lease.values = values
@@ -122,10 +123,10 @@ class LeaseBook:
 
     def forget(self, split: int) -> Optional[HeldLease]:
         lease = self._held.pop(split, None)
-        if lease in self._queue:
+        if lease is not None and lease in self._queue:
             self._queue.remove(lease)
         return lease
 
-    def renewals(self) -> List[Dict[str, Any]]:
+    def renewals(self) -> list[dict[str, Any]]:
         """What to name in a report so that it stays ours."""
         return [{"split": each.split, "fence": each.fence} for each in self._held.values() if not each.awaiting]

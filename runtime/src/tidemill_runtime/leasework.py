@@ -1,36 +1,39 @@
 """One lease from its first record to its last commit; used by the worker.
 
-A slow lease is committed in several parts: after `commit_every_s` what is done is committed, and work goes on while the lease
-of the rest is on its way. So a kill costs seconds of work, whatever the size of a split.
+A slow lease is committed in several parts: after `commit_every_s` what is done is committed, and work goes on while the
+lease of the rest is on its way. So a kill costs seconds of work, whatever the size of a split.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import wire
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board, Totals
 from tidemill_runtime.encoder import make_encoder
-from tidemill_runtime.isolation import Condemned, Failure, Isolator, Outcome, Place, Suspect, Suspicion
+from tidemill_runtime.isolation import Isolator, Outcome
 from tidemill_runtime.reading import open_reader
 from tidemill_runtime.sink import PartWriter
+from tidemill_runtime.suspicion import Condemned, Failure, Place, Suspect, Suspicion
 
 if TYPE_CHECKING:
     from tidemill_runtime.codec.records import Records
     from tidemill_runtime.contract import Lease, Manifest, PartTarget
     from tidemill_runtime.worker import Link
 
-Cursor = Tuple[int, int]
+Cursor = tuple[int, int]
 
 
 class LeaseLost(Exception):
-    """The lease is no longer ours, or work is to be laid down; what is not committed is forgotten. answer: for the agent."""
+    """The lease is no longer ours, or work is to be laid down; what is not committed is forgotten. answer: for the
+    agent.
+    """
 
-    def __init__(self, answer: Dict[str, Any]) -> None:
+    def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(answer)
         self.answer = answer
 
@@ -43,13 +46,13 @@ class Tools(NamedTuple):
     manifest: Manifest
     isolator: Isolator
     sizer: BatchSizer
-    seconds: Dict[str, float]
+    seconds: dict[str, float]
 
 
 class LeaseWork:
     """message: {"lease", "suspects", "condemned", "most"} as the agent sends it."""
 
-    def __init__(self, tools: Tools, message: Dict[str, Any]) -> None:
+    def __init__(self, tools: Tools, message: dict[str, Any]) -> None:
         self._tools = tools
         self._lease: Lease = wire.read_lease(message["lease"])
         self._suspicion = Suspicion(
@@ -62,9 +65,7 @@ class LeaseWork:
         self._fence = self._lease.fence
         self._target: Optional[PartTarget] = self._lease.part
         self._beside = self._folder(self._lease.part)
-        self._reader = open_reader(
-            self._lease, tools.manifest.input, tools.manifest.scratch, self._suspicion.forced()
-        )
+        self._reader = open_reader(self._lease, tools.manifest.input, tools.manifest.scratch, self._suspicion.forced())
         self._encoder = make_encoder(tools.manifest.result, self._lease.objects)
         self._begin: Cursor = (self._lease.cursor.object, self._lease.cursor.offset)
         self._part = self._new_part()
@@ -114,7 +115,7 @@ class LeaseWork:
             if self._flushing:
                 raise LeaseLost({"type": "flushed"})
 
-    def _predict(self, records: Records, first: int) -> Tuple[Outcome, int]:
+    def _predict(self, records: Records, first: int) -> tuple[Outcome, int]:
         if first == records.size:
             return Outcome([], {}), first
         verdict = self._suspicion.verdict(self._place, first)
@@ -171,7 +172,7 @@ class LeaseWork:
         self._suspicion.move(self._place, new)
         self._place = new
 
-    def _commit(self, end: Cursor, done: bool, move: Optional[Tuple[Place, Place]] = None) -> None:
+    def _commit(self, end: Cursor, done: bool, move: Optional[tuple[Place, Place]] = None) -> None:
         assert self._target is not None
         index = len(self._lease.objects) > 1 and self._tools.manifest.input.type != "file"
         self._part.seconds = round(time.monotonic() - self._begun, 6)
@@ -203,6 +204,8 @@ class LeaseWork:
             if kind == "lease":  # the rest of this split, under a new fence
                 rest = wire.read_lease(message["lease"])
                 self._fence, self._target = rest.fence, rest.part
+                for known, renewed in zip(self._lease.objects, rest.objects):
+                    vars(known)["get"] = renewed.get  # a URL that was signed later, for what is still to be read
             elif kind == "drop":
                 if message["ticket"] == self._ticket:
                     raise LeaseLost({"type": "dropped", "ticket": self._ticket})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List
+from collections.abc import Iterable
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory less what is shared with files; 0 for a process that is gone. Cheap, and a little too high after a fork."""
+    """Resident memory less what is shared with files; 0 for a process that is gone. Cheap, and a little too high after
+    a fork.
+    """
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             fields = file.read().split()
@@ -31,7 +33,7 @@ def exact_bytes(pid: int) -> int:
     return total or resident_bytes(pid)
 
 
-def family(pid: int) -> List[int]:
+def family(pid: int) -> list[int]:
     """The process and all that descend from it."""
     found = [pid]
     for each in found:

@@ -1,10 +1,10 @@
-"""JSON lines over a socket that never block the agent; between agent and workers, and to a coordinator over a socket."""
+"""JSON lines over sockets that never block the agent: to its workers, and to a coordinator that started it."""
 
 from __future__ import annotations
 
 import select
 import socket
-from typing import List, Optional
+from typing import Optional
 
 _CHUNK = 256 * 1024
 
@@ -50,8 +50,8 @@ class LinePipe:
             select.select([], [self._sock], [])
             self.flush()
 
-    def lines(self) -> List[bytes]:
-        """The whole lines that have come, without waiting. Raises Closed once the other end is gone and all was read."""
+    def lines(self) -> list[bytes]:
+        """The whole lines that have come, without waiting. Raises Closed at the end, once all was read."""
         while not self._ended:
             try:
                 chunk = self._sock.recv(_CHUNK)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from tidemill_runtime import memory, wire
 from tidemill_runtime.board import Board
 from tidemill_runtime.pipe import Closed, LinePipe
-
-if TYPE_CHECKING:
-    from tidemill_runtime.contract import Manifest
 
 Life = Callable[[LinePipe, Board], int]
 """What a worker process does with its ends of socket and board; returns its exit status."""
@@ -22,8 +20,8 @@ Life = Callable[[LinePipe, Board], int]
 class Worker:
     """One worker process as the agent sees it.
 
-    split, ticket: what it works on, None and 0 if nothing. killed_for: the fault that the agent killed it for. silent: nothing
-    more will come from it.
+    split, ticket: what it works on, None and 0 if nothing. killed_for: the fault that the agent killed it for. silent:
+    nothing more will come from it.
     """
 
     def __init__(self, pid: int, pipe: LinePipe, board: Board) -> None:
@@ -37,11 +35,9 @@ class Worker:
         self.killed_for: Optional[str] = None
         self.memory_bytes = 0
 
-    def tell(self, message: Dict[str, Any]) -> None:
-        try:
+    def tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(Closed):  # its death is seen when its socket is read
             self.pipe.send(wire.dumps(message))
-        except Closed:
-            pass  # its death is seen when its socket is read
 
     def kill(self) -> None:
         """SIGKILL for it and for what it started."""
@@ -51,7 +47,7 @@ class Worker:
             except ProcessLookupError:
                 continue
 
-    def heard(self) -> List[Dict[str, Any]]:
+    def heard(self) -> list[dict[str, Any]]:
         """What it said since, without waiting."""
         try:
             if self.pipe.wants_to_write:
@@ -73,7 +69,7 @@ class Pool:
     def __init__(self, life: Life, close_in_child: Callable[[], None]) -> None:
         self._life = life
         self._close_in_child = close_in_child
-        self.workers: List[Worker] = []
+        self.workers: list[Worker] = []
 
     def fork(self) -> Worker:
         ours, theirs = socket.socketpair()
@@ -100,7 +96,7 @@ class Pool:
             sys.stderr.flush()
             os._exit(status)
 
-    def dead(self) -> List[Tuple[Worker, int]]:
+    def dead(self) -> list[tuple[Worker, int]]:
         """Workers that ended since, with their exit status (negative for a signal); they are no longer in the pool."""
         found = []
         for worker in list(self.workers):

@@ -27,7 +27,8 @@ def die_with_parent(parent: int) -> None:
 def keep_freed_memory() -> None:
     """Tells glibc not to give freed memory back after every mini-batch.
 
-    With its defaults a loop that decodes block after block spends most of its time in page faults (2.5 to 4 times slower).
+    With its defaults a loop that decodes block after block spends most of its time in page faults (2.5 to 4 times
+    slower).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

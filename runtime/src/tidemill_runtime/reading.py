@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict
+from typing import TYPE_CHECKING
 
 from tidemill_runtime.faults import FatalError
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tidemill_runtime.codec.records import Reader
     from tidemill_runtime.contract import InputFormat, Lease
 
-Forced = Dict[int, Dict[int, int]]
+Forced = dict[int, dict[int, int]]
 """By object, blocks that have to be cut as they were: begin → end (cursor offsets)."""
 
 

@@ -1,13 +1,14 @@
 """Reading and writing one object by a URL that was signed for it. Used by source and sink where access is by URL.
 
-A store that is slow, throttles or answers 503 is asked again for more than a minute; what it says for good ends the instance.
+A store that is slow, throttles or answers 503 is asked again for more than a minute; what it says for good ends the
+instance.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from typing import IO, TYPE_CHECKING, Any, Dict, Optional, Union
+from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
 import urllib3
 
@@ -86,7 +87,8 @@ class UrlSource:
                 raise _Trouble("the answer is empty")
             return data
 
-        return _patiently(fetch, "input_unreadable", f"{listed.name} cannot be read")
+        fetched: bytes = _patiently(fetch, "input_unreadable", f"{listed.name} cannot be read")
+        return fetched
 
 
 def put_object(target: PartTarget, body: Union[bytes, IO[bytes]], size: int) -> None:
@@ -102,7 +104,7 @@ def put_object(target: PartTarget, body: Union[bytes, IO[bytes]], size: int) -> 
     _patiently(put, "staging_failed", f"the part {target.name} cannot be written")
 
 
-def _request(method: str, access: Access, headers: Dict[str, str], body: Any) -> Any:
+def _request(method: str, access: Access, headers: dict[str, str], body: Any) -> Any:
     """The answer, if it is one for good. Raises _Trouble."""
     try:
         response = _pool.request(
@@ -123,7 +125,9 @@ def _patiently(attempt: Any, kind: str, message: str) -> Any:
             return attempt()
         except _Trouble as trouble:
             if time.monotonic() + pause_s > give_up_at:
-                raise FatalError(kind, f"{message} for {PATIENCE_S:.0f} s: {trouble}", evidence=str(trouble)) from trouble
+                raise FatalError(
+                    kind, f"{message} for {PATIENCE_S:.0f} s: {trouble}", evidence=str(trouble)
+                ) from trouble
         time.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s = min(PAUSE_MOST_S, pause_s * 2)
 

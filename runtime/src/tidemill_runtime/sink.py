@@ -1,7 +1,9 @@
-"""Writing one part: the predictions of a lease, then its errors, then its index, with a digest of all. Used by the worker.
+"""Writing one part: the predictions of a lease, then its errors, then its index, with a digest of all. Used by the
+worker.
 
-A part is held in memory up to a few megabytes and in a file after that; it gets its name only when it is whole. Its target
-may not be known when it is begun: after a commit in the middle of a split, work goes on before the next lease has come.
+A part is held in memory up to a few megabytes and in a file after that; it gets its name only when it is whole. Its
+target may not be known when it is begun: after a commit in the middle of a split, work goes on before the next lease
+has come.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import hashlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import msgspec
 
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.isolation import Failure
+from tidemill_runtime.suspicion import Failure
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import PartTarget
@@ -37,7 +39,7 @@ class _Segment:
     def __init__(self) -> None:
         self.data_bytes = self.inputs = self.ok = self.failed = self.skipped = 0
 
-    def counts(self) -> Dict[str, int]:
+    def counts(self) -> dict[str, int]:
         return {"inputs": self.inputs, "ok": self.ok, "failed": self.failed, "skipped": self.skipped}
 
 
@@ -46,12 +48,12 @@ class PartWriter:
 
     def __init__(self, beside: str) -> None:
         self._path = os.path.join(beside, f".part-{os.getpid()}-{time.monotonic_ns():x}.tmp")
-        self._held: List[bytes] = []
+        self._held: list[bytes] = []
         self._held_bytes = 0
         self._fd: Optional[int] = None
         self._digest = hashlib.sha256()
-        self._segments: Dict[int, _Segment] = {}
-        self._errors: List[bytes] = []
+        self._segments: dict[int, _Segment] = {}
+        self._errors: list[bytes] = []
         self.total = _Segment()
         self.seconds = 0.0
 
@@ -80,7 +82,7 @@ class PartWriter:
     def error(self, index: int, position: int, failure: Failure, raw: Optional[bytes]) -> None:
         self._errors.append(_encode(error_record(index, position, failure, raw)) + b"\n")
 
-    def finish(self, target: PartTarget, with_index: bool) -> Dict[str, Any]:
+    def finish(self, target: PartTarget, with_index: bool) -> dict[str, Any]:
         """Puts the part in its place and returns what its commit says of it. Raises FatalError(staging_failed)."""
         errors = b"".join(self._errors)
         index = b""
@@ -120,11 +122,10 @@ class PartWriter:
 
     def _spill(self) -> None:
         if self._fd is None:
-            self._fd = _patiently(lambda: os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        view = memoryview(b"".join(self._held))
-        fd = self._fd
-        while view:
-            view = view[_patiently(lambda: os.write(fd, view)) :]
+            self._fd = _patiently(
+                lambda: os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            )
+        _write_all(self._fd, memoryview(b"".join(self._held)))
         self._held = []
         self._held_bytes = 0
 
@@ -149,6 +150,12 @@ class PartWriter:
         os.unlink(self._path)
 
 
+def _write_all(fd: int, view: memoryview) -> None:
+    at = 0
+    while at < len(view):
+        at += _patiently(lambda: os.write(fd, view[at:]))  # noqa: B023 (called at once)
+
+
 def _patiently(write: Any) -> Any:
     """Does it again while the disk is full, for a minute: somebody may make room."""
     give_up_at = time.monotonic() + DISK_FULL_PATIENCE_S
@@ -158,14 +165,16 @@ def _patiently(write: Any) -> Any:
             return write()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > give_up_at:
-                raise FatalError("staging_failed", f"a part could not be written: {error}", evidence=str(error)) from error
+                raise FatalError(
+                    "staging_failed", f"a part could not be written: {error}", evidence=str(error)
+                ) from error
         time.sleep(pause_s)
         pause_s = min(5.0, pause_s * 2)
 
 
-def error_record(index: int, position: int, failure: Failure, raw: Optional[bytes]) -> Dict[str, Any]:
+def error_record(index: int, position: int, failure: Failure, raw: Optional[bytes]) -> dict[str, Any]:
     """The contract's ErrorRecord."""
-    record: Dict[str, Any] = {
+    record: dict[str, Any] = {
         "object": index,
         "position": position,
         "fault": failure.fault,
@@ -197,4 +206,4 @@ def fingerprint(failure: Failure) -> str:
     places = re.findall(r'File "([^"]+)", line (\d+)', failure.traceback)
     place = ":".join(places[-1]) if places else ""
     message = re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "#", failure.message[:300])
-    return hashlib.sha256("\0".join((failure.fault, failure.type, place, message)).encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{failure.fault}\x00{failure.type}\x00{place}\x00{message}".encode()).hexdigest()[:12]

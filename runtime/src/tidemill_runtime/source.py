@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple, Type
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from tidemill_runtime.faults import FatalError
 
@@ -20,7 +20,9 @@ _ZSTD_CHUNK = 16 * 1024
 
 
 class Source(Protocol):
-    """`readinto` fills a buffer from where the last call stopped, 0 at the end. `check` raises FatalError(input_changed)."""
+    """`readinto` fills a buffer from where the last call stopped, 0 at the end. `check` raises
+    FatalError(input_changed).
+    """
 
     def readinto(self, buffer: memoryview) -> int: ...
 
@@ -35,6 +37,7 @@ def file_etag(stat: os.stat_result) -> str:
 
 
 def changed(listed: InputObject, now: str) -> FatalError:
+    """The object is not the one that was listed; now: its etag, or what became of it."""
     return FatalError(
         "input_changed",
         f"{listed.name} changed after the run was planned; start the task again to use it as it is now",
@@ -43,11 +46,14 @@ def changed(listed: InputObject, now: str) -> FatalError:
 
 
 def unreadable(listed: InputObject, error: BaseException) -> FatalError:
+    """The object cannot be read, which another attempt may cure."""
     return FatalError("input_unreadable", f"{listed.name} cannot be read: {error}", evidence=str(error))
 
 
 def open_source(listed: InputObject, offset: int, compression: str) -> Source:
-    """The object's bytes from `offset` on; for a compressed one the decompressed bytes, which must be read from the start."""
+    """The object's bytes from `offset` on; for a compressed one the decompressed bytes, which must be read from the
+    start.
+    """
     start = 0 if compression != "none" else offset
     source: Source
     if listed.get.kind == "path":
@@ -97,7 +103,7 @@ class FileSource:
 class _Inflated:
     """What both compressions share: members one after another, decompressed piece by piece."""
 
-    def __init__(self, listed: InputObject, source: Source, chunk_bytes: int, error: Type[Exception]) -> None:
+    def __init__(self, listed: InputObject, source: Source, chunk_bytes: int, error: type[Exception]) -> None:
         self._listed = listed
         self._source = source
         self._error = error
@@ -160,7 +166,7 @@ class _Inflated:
     def _new_member(self) -> Any:
         raise NotImplementedError
 
-    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+    def _feed(self, data: bytes) -> tuple[bytes, bytes]:
         """(decompressed, what was not taken yet)."""
         raise NotImplementedError
 
@@ -178,7 +184,7 @@ class GzipSource(_Inflated):
     def _new_member(self) -> Any:
         return zlib.decompressobj(wbits=31)
 
-    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+    def _feed(self, data: bytes) -> tuple[bytes, bytes]:
         return self._member.decompress(data, _STREAM_CHUNK), self._member.unconsumed_tail
 
 
@@ -199,5 +205,5 @@ class ZstdSource(_Inflated):
     def _new_member(self) -> Any:
         return self._context.decompressobj()
 
-    def _feed(self, data: bytes) -> Tuple[bytes, bytes]:
+    def _feed(self, data: bytes) -> tuple[bytes, bytes]:
         return self._member.decompress(data), b""

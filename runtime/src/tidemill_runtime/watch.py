@@ -1,19 +1,18 @@
 """Watching over the workers: time limits, memory, and what to do when one has died. Used by the agent.
 
-A worker that dies leaves on its board which records it was predicting. They come under suspicion, and whoever gets the lease
-next takes them in small steps, until one record is left that is at fault.
+A worker that dies leaves on its board which records it was predicting. They come under suspicion, and whoever gets the
+lease next takes them in small steps, until one record is left that is at fault.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import wire
-from tidemill_runtime.isolation import Suspect
+from tidemill_runtime.faults import log
 from tidemill_runtime.leases import HeldLease, LeaseBook
 from tidemill_runtime.pool import Pool, Worker
 
@@ -23,7 +22,9 @@ DEATHS_UNEXPLAINED = 3
 
 
 class Watch:
-    """processes: how many workers there are to be (fewer once memory was short); most: the largest permitted mini-batch."""
+    """processes: how many workers there are to be (fewer once memory was short); most: the largest permitted
+    mini-batch.
+    """
 
     def __init__(self, pool: Pool, book: LeaseBook, memory_limit_bytes: int, processes: int) -> None:
         self._pool = pool
@@ -31,13 +32,17 @@ class Watch:
         self._limit_bytes = memory_limit_bytes
         self._wanted = processes
         self._look_at = 0.0
-        self._deaths_in_load = 0
+        self._deaths_without_work = 0
         self.processes = processes
         self.most: Optional[int] = None
         self.memory_bytes = 0
         self.why = ""
 
-    def look(self) -> Optional[Dict[str, Any]]:
+    def progress(self) -> None:
+        """Something was committed: earlier deaths were no habit."""
+        self._deaths_without_work = 0
+
+    def look(self) -> Optional[dict[str, Any]]:
         """Kills what is over its time or the memory; the fault if that cannot help."""
         now = time.monotonic()
         if now < self._look_at:
@@ -65,7 +70,7 @@ class Watch:
         largest.killed_for = "out_of_memory"
         largest.kill()
 
-    def died(self, worker: Worker, status: int) -> Optional[Dict[str, Any]]:
+    def died(self, worker: Worker, status: int) -> Optional[dict[str, Any]]:
         """A worker ended that should not have. Its lease waits for another; the fault if the instance cannot go on."""
         fault = worker.killed_for or ("out_of_memory" if status == -signal.SIGKILL else "crash")
         phase = worker.board.phase().phase
@@ -79,7 +84,7 @@ class Watch:
         if phase in (boards.STARTING, boards.LOADING):
             return None if crowded else self._died_loading(worker, how)
         if lease is None or lease.ticket != worker.ticket:
-            return None
+            return None if crowded else self._died_idle(how)
         if phase == boards.PREDICTING:
             self._accuse(lease, worker, fault, how, certain=not crowded)
         else:
@@ -90,7 +95,7 @@ class Watch:
             return wire.fault(kind, f"workers died {lease.deaths} times in split {lease.split}; the last {how}", how)
         return None
 
-    def _died_loading(self, worker: Worker, how: str) -> Optional[Dict[str, Any]]:
+    def _died_loading(self, worker: Worker, how: str) -> Optional[dict[str, Any]]:
         if worker.killed_for == "out_of_memory":
             return wire.fault(
                 "out_of_memory",
@@ -98,18 +103,24 @@ class Watch:
                 "raise resources.memory",
                 how,
             )
-        self._deaths_in_load += 1
-        if self._deaths_in_load < DEATHS_UNEXPLAINED:
+        self._deaths_without_work += 1
+        if self._deaths_without_work < DEATHS_UNEXPLAINED:
             return None
         return wire.fault("model_load_failed", f"the worker {how} while loading the model", how)
+
+    def _died_idle(self, how: str) -> Optional[dict[str, Any]]:
+        self._deaths_without_work += 1
+        if self._deaths_without_work < DEATHS_UNEXPLAINED:
+            return None
+        return wire.fault("internal", f"the worker {how} without having anything to do", how)
 
     def _accuse(self, lease: HeldLease, worker: Worker, fault: str, how: str, certain: bool) -> None:
         window = worker.board.window()
         suspect = lease.suspect(window, fault)
-        if fault == "out_of_memory" and window.count > 1 and certain:
-            self.most = max(1, window.count // 2)
-        if window.count == 1 and certain and suspect.deaths >= _deaths_needed(worker, fault):
-            lease.condemn(suspect, _message(suspect, how))
+        if fault == "out_of_memory" and window.size > 1 and certain:
+            self.most = max(1, window.size // 2)
+        if window.size == 1 and certain and suspect.deaths >= _deaths_needed(fault):
+            lease.condemn(suspect, _message(how))
             if fault == "out_of_memory":
                 self.processes = self._wanted
 
@@ -120,12 +131,12 @@ def _tell(worker: Worker, phase: int, lease: Optional[HeldLease], how: str) -> N
     if phase == boards.PREDICTING and lease is not None:
         window = worker.board.window()
         name = lease.values["objects"][window.object]["name"]
-        where += f" {window.count} records of {name} (from number {window.first} after its offset {window.begin})"
-    print(f"tidemill: worker {worker.pid} {how} while {where}", file=sys.stderr)
+        where += f" {window.size} records of {name} (from number {window.first} after its offset {window.begin})"
+    log(f"worker {worker.pid} {how} while {where}")
 
 
-def _deaths_needed(worker: Worker, fault: str) -> int:
-    """Deaths in one single record that prove it. A kill may have come from outside, and memory may have leaked before."""
+def _deaths_needed(fault: str) -> int:
+    """Deaths in one single record that prove it. A kill may come from outside, memory may have leaked before."""
     return 2 if fault == "out_of_memory" else 1
 
 
@@ -142,5 +153,5 @@ def _how(worker: Worker, status: int) -> str:
     return f"exited with status {status}"
 
 
-def _message(suspect: Suspect, how: str) -> str:
+def _message(how: str) -> str:
     return f"the worker process {how} in this record"

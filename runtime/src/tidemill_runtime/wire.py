@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, cast
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 if TYPE_CHECKING:
     from tidemill_runtime import contract
@@ -21,7 +21,7 @@ EXIT_FATAL = 3
 EXIT_ORPHANED = 4
 EXIT_STOPPED = 5
 
-DEFAULTS: Dict[str, Dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "InputFormat": {
         "compression": "none",
         "delimiter": ",",
@@ -62,13 +62,14 @@ def read_manifest(path: str) -> contract.Manifest:
     return cast("contract.Manifest", manifest)
 
 
-def read_orders(text: bytes) -> Dict[str, Any]:
+def read_orders(text: bytes) -> dict[str, Any]:
     """The orders as a dict with every key; leases stay as they came, since the agent only hands them on."""
     values = json.loads(text)
     return {**DEFAULTS["Orders"], **values}
 
 
-def read_lease(values: Dict[str, Any]) -> contract.Lease:
+def read_lease(values: dict[str, Any]) -> contract.Lease:
+    """A lease of what `read_orders` left as it came."""
     lease = SimpleNamespace(**values)
     lease.objects = [_input_object(each) for each in values["objects"]]
     lease.cursor = SimpleNamespace(**values["cursor"])
@@ -77,13 +78,14 @@ def read_lease(values: Dict[str, Any]) -> contract.Lease:
     return cast("contract.Lease", lease)
 
 
-def _input_object(values: Dict[str, Any]) -> SimpleNamespace:
+def _input_object(values: dict[str, Any]) -> SimpleNamespace:
     found = SimpleNamespace(**values)
     found.get = _filled("Access", values["get"])
     return found
 
 
-def fault(kind: str, message: str, evidence: str = "", traceback: str = "") -> Dict[str, Any]:
+def fault(kind: str, message: str, evidence: str = "", traceback: str = "") -> dict[str, Any]:
+    """The contract's Fault."""
     return {"kind": kind, "message": message, "evidence": evidence, "traceback": traceback}
 
 
@@ -91,15 +93,16 @@ def report(
     instance: str,
     state: str,
     *,
-    commits: List[Dict[str, Any]],
-    held: List[Dict[str, Any]],
+    commits: list[dict[str, Any]],
+    held: list[dict[str, Any]],
     want: int,
-    pending: Dict[str, int],
+    pending: dict[str, int],
     memory_bytes: int,
-    seconds: Dict[str, float],
-    tuning: Dict[str, Any],
-    fault: Optional[Dict[str, Any]],
-) -> Dict[str, Any]:
+    seconds: dict[str, float],
+    tuning: dict[str, Any],
+    fault: Optional[dict[str, Any]],
+) -> dict[str, Any]:
+    """The contract's Report."""
     return {
         "version": CONTRACT_VERSION,
         "instance": instance,
@@ -115,14 +118,15 @@ def report(
     }
 
 
-def dumps(message: Dict[str, Any]) -> bytes:
+def dumps(message: dict[str, Any]) -> bytes:
     """One line of JSON with its newline."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def loads(line: bytes) -> Dict[str, Any]:
-    return cast("Dict[str, Any]", json.loads(line))
+def loads(line: bytes) -> dict[str, Any]:
+    """What `dumps` wrote."""
+    return cast("dict[str, Any]", json.loads(line))
 
 
-def _filled(kind: str, values: Dict[str, Any]) -> SimpleNamespace:
+def _filled(kind: str, values: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(**{**DEFAULTS[kind], **values})

@@ -1,7 +1,7 @@
 """One worker process of an instance: lease → read → mini-batch → predict → encode → part → commit.
 
-Forked by the agent before anything heavy is imported; loads the model itself, then takes one lease after another from its
-socket. It tells the agent of each commit, and on the shared board what it is about to do.
+Forked by the agent before anything heavy is imported; loads the model itself, then takes one lease after another from
+its socket. It tells the agent of each commit, and on the shared board what it is about to do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import wire
@@ -46,7 +46,9 @@ def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int) ->
         import traceback
 
         text = traceback.format_exc()
-        link.tell({"type": "fault", "fault": wire.fault("internal", f"{type(error).__name__}: {error}", str(error), text)})
+        link.tell(
+            {"type": "fault", "fault": wire.fault("internal", f"{type(error).__name__}: {error}", str(error), text)}
+        )
     return wire.EXIT_DONE
 
 
@@ -60,14 +62,14 @@ class Link:
     def __init__(self, pipe: LinePipe) -> None:
         self._pipe = pipe
 
-    def tell(self, message: Dict[str, Any]) -> None:
+    def tell(self, message: dict[str, Any]) -> None:
         try:
             self._pipe.send(wire.dumps(message))
             self._pipe.flush_all()
         except Closed:
             raise Orphaned from None
 
-    def heard(self, wait: bool) -> List[Dict[str, Any]]:
+    def heard(self, wait: bool) -> list[dict[str, Any]]:
         """Messages of the agent; waits for one if told to. Raises Orphaned."""
         try:
             while True:
@@ -106,7 +108,7 @@ class _Worker:
                     except LeaseLost as lost:
                         self._link.tell(lost.answer)
 
-    def _load(self, make_tools: Any) -> Tuple[Model, Tools]:
+    def _load(self, make_tools: Any) -> tuple[Model, Tools]:
         from tidemill_runtime.batching import BatchSizer
         from tidemill_runtime.isolation import Isolator
         from tidemill_runtime.models.service import load_model
@@ -118,4 +120,6 @@ class _Worker:
         sizer = BatchSizer(manifest.pins.batch_size)
         isolator = Isolator(model, self._board, sizer, manifest.record_timeout_s)
         self._link.tell({"type": "loaded", "load_s": time.monotonic() - started, "shape": model.shape})
-        return model, make_tools(self._link, self._board, manifest, isolator, sizer, {"predict": 0.0, "read": 0.0, "write": 0.0})
+        return model, make_tools(
+            self._link, self._board, manifest, isolator, sizer, {"predict": 0.0, "read": 0.0, "write": 0.0}
+        )

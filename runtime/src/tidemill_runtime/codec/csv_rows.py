@@ -1,14 +1,15 @@
 """CSV and TSV: a record is a row, handed over as a dict by the header's names. Used by the worker.
 
-The header and the columns' types come from the object's beginning, whatever range of it is read, so that every range gives the
-same values. A value that does not fit its column's type stays text: the model decides.
+The header and the columns' types come from the object's beginning, whatever range of it is read, so that every range
+gives the same values. A value that does not fit its column's type stays text: the model decides.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
 from tidemill_runtime.codec.records import Bad
@@ -25,21 +26,23 @@ SAMPLE_BYTES = 64 * 1024
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")  # "007" and telephone numbers are text
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
 
-Row = Union[List[str], Bad]
+Row = Union[list[str], Bad]
 
 
 class Table(NamedTuple):
-    """What an object's beginning says. body: where its first row begins, in bytes. numbers: the parser of each column or None."""
+    """What an object's beginning says. body: where its first row begins, in bytes. numbers: the parser of each column
+    or None.
+    """
 
-    names: List[str]
-    numbers: List[Optional[Callable[[str], Any]]]
+    names: list[str]
+    numbers: list[Optional[Callable[[str], Any]]]
     body: int
 
 
 class CsvReader:
     """The rows of a lease's objects."""
 
-    def __init__(self, lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]]) -> None:
+    def __init__(self, lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> None:
         self._lease = lease
         self._forced = forced
         self._source: Optional[Source] = None
@@ -124,7 +127,7 @@ class CsvReader:
         body = block.begin + sum(map(len, lines[:last]))
         return Table(names, _numbers([row for row, _ in rows[1:]], len(names)), body)
 
-    def parse(self, lines: List[bytes]) -> Iterator[Tuple[Row, int, int]]:
+    def parse(self, lines: list[bytes]) -> Iterator[tuple[Row, int, int]]:
         """(fields or why there are none, first line, line after the last) of each row; no fields for a blank line."""
         text = [line.decode(self.form.encoding, "surrogateescape") for line in lines]
         at = 0
@@ -158,12 +161,12 @@ class CsvRecords:
         self.object = index
         self.begin = block.begin - base
         self.end = block.end - base
-        self.bad: Dict[int, Bad] = {}
-        self.item_rows: Optional[List[int]] = []
+        self.bad: dict[int, Bad] = {}
+        self.item_rows: Optional[list[int]] = []
         self._table = table
         self._columns = None if reader.form.columns is None else set(reader.form.columns)
-        self._values: List[List[str]] = []
-        self._last_lines: List[int] = []
+        self._values: list[list[str]] = []
+        self._last_lines: list[int] = []
         if isinstance(block, LongLine):
             self._lines = [block.head]
             self._last_lines = [1]
@@ -177,28 +180,31 @@ class CsvRecords:
             self.item_rows = None
         self._items = self.fresh(0, self.size)
 
-    def items(self, first: int, stop: int) -> List[Any]:
+    def items(self, first: int, stop: int) -> list[Any]:
         return self._items[first:stop]
 
-    def fresh(self, first: int, stop: int) -> List[Any]:
+    def fresh(self, first: int, stop: int) -> list[Any]:
         columns = [
             (place, name, number)
             for place, (name, number) in enumerate(zip(self._table.names, self._table.numbers))
             if self._columns is None or name in self._columns
         ]
         return [
-            {name: values[place] if number is None else _number(values[place], number) for place, name, number in columns}
+            {
+                name: values[place] if number is None else _number(values[place], number)
+                for place, name, number in columns
+            }
             for values in self._values[first:stop]
         ]
 
-    def fields(self, first: int, stop: int) -> List[Any]:
+    def fields(self, first: int, stop: int) -> list[Any]:
         return self.fresh(first, stop)
 
     def raw(self, row: int) -> bytes:
         first = self._last_lines[row - 1] if row else 0
         return b"".join(self._lines[first : self._last_lines[row]]).rstrip(b"\r\n")
 
-    def cursor(self, row: int) -> Tuple[int, int]:
+    def cursor(self, row: int) -> tuple[int, int]:
         if row == self.rows:
             return self.object, self.end
         first = self._last_lines[row - 1] if row else 0
@@ -217,7 +223,9 @@ class CsvRecords:
             elif not fields or (width > 1 and len(fields) == 1 and not fields[0].strip()):
                 continue
             elif len(fields) != width:
-                self.bad[row] = Bad("decode_error", "WrongWidth", f"the row has {len(fields)} fields, the header {width}")
+                self.bad[row] = Bad(
+                    "decode_error", "WrongWidth", f"the row has {len(fields)} fields, the header {width}"
+                )
             elif any(map(_undecodable, fields)):
                 self.bad[row] = Bad("decode_error", "UnicodeDecodeError", f"the row is not {reader.form.encoding}")
             else:
@@ -229,18 +237,20 @@ def _undecodable(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= each <= "\udcff" for each in text)
 
 
-def _numbers(rows: List[List[str]], width: int) -> List[Optional[Callable[[str], Any]]]:
+def _numbers(rows: list[list[str]], width: int) -> list[Optional[Callable[[str], Any]]]:
     """The parser of each column: int or float where every value of the sample is one (or empty), None for text."""
     columns = [[row[place] for row in rows if len(row) == width and row[place]] for place in range(width)]
     return [_parser(values) for values in columns]
 
 
-def _parser(values: List[str]) -> Optional[Callable[[str], Any]]:
+def _parser(values: list[str]) -> Optional[Callable[[str], Any]]:
     if not values:
         return None
     if all(map(_INTEGER.match, values)):
         return int
-    if all(map(_FLOAT.match, values)) and not any(len(value) > 1 and value[0] == "0" and value.isdigit() for value in values):
+    if all(map(_FLOAT.match, values)) and not any(
+        len(value) > 1 and value[0] == "0" and value.isdigit() for value in values
+    ):
         return float
     return None
 

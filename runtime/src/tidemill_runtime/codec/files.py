@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime.codec.records import Bad
 from tidemill_runtime.faults import FatalError
@@ -23,12 +24,12 @@ _COPY_BYTES = 1024 * 1024
 class FileReader:
     """A lease's objects, BLOCK_FILES at a time. A block's begin is 0, its end the index of the object after it."""
 
-    def __init__(self, lease: Lease, form: InputFormat, scratch: str, forced: Dict[int, Dict[int, int]]) -> None:
+    def __init__(self, lease: Lease, form: InputFormat, scratch: str, forced: dict[int, dict[int, int]]) -> None:
         self._lease = lease
         self._form = form
         self._scratch = os.path.join(scratch, f"files-{os.getpid()}")
         self._forced = forced
-        self._open: List[InputObject] = []
+        self._open: list[InputObject] = []
 
     def blocks(self) -> Iterator[FileRecords]:
         index, total = self._lease.cursor.object, len(self._lease.objects)
@@ -72,7 +73,9 @@ class FileReader:
                         break
                     file.write(buffer[:count])
         except OSError as error:
-            raise FatalError("staging_failed", f"{listed.name} could not be brought into scratch: {error}", str(error)) from error
+            raise FatalError(
+                "staging_failed", f"{listed.name} could not be brought into scratch: {error}", str(error)
+            ) from error
         finally:
             source.close()
         return path
@@ -95,30 +98,30 @@ def _check(listed: InputObject) -> None:
 class FileRecords:
     """A few files; see `Records`."""
 
-    item_rows: Optional[List[int]] = None
+    item_rows: Optional[list[int]] = None
     begin = 0
     of_files = True
 
-    def __init__(self, index: int, objects: List[InputObject], paths: List[str]) -> None:
+    def __init__(self, index: int, objects: list[InputObject], paths: list[str]) -> None:
         self.object = index
         self.end = index + len(objects)
         self.rows = self.size = len(objects)
-        self.bad: Dict[int, Bad] = {}
+        self.bad: dict[int, Bad] = {}
         self._objects = objects
         self._paths = paths
 
-    def items(self, first: int, stop: int) -> List[str]:
+    def items(self, first: int, stop: int) -> list[str]:
         return self._paths[first:stop]
 
-    def fresh(self, first: int, stop: int) -> List[str]:
+    def fresh(self, first: int, stop: int) -> list[str]:
         return self.items(first, stop)
 
-    def fields(self, first: int, stop: int) -> List[Any]:
+    def fields(self, first: int, stop: int) -> list[Any]:
         return [{"path": each.name} for each in self._objects[first:stop]]
 
     def raw(self, row: int) -> bytes:
         """A file is too much to be kept in an error: its name is."""
         return self._objects[row].name.encode()
 
-    def cursor(self, row: int) -> Tuple[int, int]:
+    def cursor(self, row: int) -> tuple[int, int]:
         return self.object + row, 0

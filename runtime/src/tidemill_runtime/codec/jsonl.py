@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import msgspec
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 _decoder = msgspec.json.Decoder()
 
 
-def jsonl_reader(lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]]) -> LineReader:
+def jsonl_reader(lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> LineReader:
     """Items are what the lines' JSON says: dicts, mostly. form.columns: the keys of a dict that the model gets."""
     columns = form.columns
     if columns is None:
         return LineReader(lease, form, forced, decode_block, _decoder.decode)
 
-    def decode(data: memoryview) -> Optional[List[Any]]:
+    def decode(data: memoryview) -> Optional[list[Any]]:
         items = decode_block(data)
         return None if items is None else [_chosen(item, columns) for item in items]
 
@@ -30,7 +30,7 @@ def jsonl_reader(lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, in
     return LineReader(lease, form, forced, decode, decode_line)
 
 
-def decode_block(data: memoryview) -> Optional[List[Any]]:
+def decode_block(data: memoryview) -> Optional[list[Any]]:
     """The values of a block with one on each line, else None.
 
     msgspec takes values wherever they stand, so their number is held against that of the lines, and blank lines (which
@@ -47,7 +47,7 @@ def decode_block(data: memoryview) -> Optional[List[Any]]:
     return items if len(items) == lines else None
 
 
-def _chosen(item: Any, columns: List[str]) -> Any:
+def _chosen(item: Any, columns: list[str]) -> Any:
     if not isinstance(item, dict):
         return item
     return {name: item.get(name) for name in columns}

@@ -1,17 +1,19 @@
 """Cutting the bytes of an object into blocks of whole lines; shared by jsonl, text and csv.
 
-A line belongs to the range that its first byte lies in, so any cut of an object into ranges yields each line once. Bytes are
-read into one buffer that is used again, and a line over the limit is passed over without being held.
+A line belongs to the range that its first byte lies in, so any cut of an object into ranges yields each line once.
+Bytes are read into one buffer that is used again, and a line over the limit is passed over without being held.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, NamedTuple, Optional, Union
+from collections.abc import Iterator
+from typing import NamedTuple, Optional, Union
 
 from tidemill_runtime.source import Source
 
 BLOCK_BYTES = 256 * 1024
-"""What is parsed at a time: small enough for the caches and the allocator (512 lines or so), large enough for one call."""
+"""What is parsed at a time: small enough for the caches and the allocator (512 lines or so), large enough for one call.
+"""
 
 KEPT_BYTES = 16 * 1024
 """How much of an over-long line is kept for the error's record."""
@@ -40,9 +42,9 @@ class LineBlocks:
     """Iterates over an object's blocks from `position` on.
 
     source: stands at `position`. stop: lines that begin at or after it are not ours; None for the object's end.
-    partial: the first line is another range's; position is then one byte before the range, so that a newline there counts.
-    forced: block begin → block end for blocks that must be cut as they were before. quote: newlines inside quotes do not
-    end a record (never together with a stop).
+    partial: the first line is another range's; position is then one byte before the range, so that a newline there
+    counts. forced: block begin → block end for blocks that must be cut as they were before. quote: newlines inside
+    quotes do not end a record (never together with a stop).
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class LineBlocks:
         partial: bool = False,
         longest: int,
         block_bytes: int = BLOCK_BYTES,
-        forced: Optional[Dict[int, int]] = None,
+        forced: Optional[dict[int, int]] = None,
         quote: Optional[bytes] = None,
     ) -> None:
         self._source = source
@@ -93,7 +95,9 @@ class LineBlocks:
         forced = self._forced.get(self._position)
         if forced is not None:
             return forced - self._position
-        nearest = min((each - self._position for each in self._forced if each > self._position), default=self._block_bytes)
+        nearest = min(
+            (each - self._position for each in self._forced if each > self._position), default=self._block_bytes
+        )
         return min(self._block_bytes, nearest)
 
     def _block_end(self, wanted: int) -> Optional[int]:
@@ -117,13 +121,25 @@ class LineBlocks:
         return self._high if self._ended else None
 
     def _outside_quotes(self, newline: int) -> int:
-        """The last newline up to this one with an even number of quotes before it, -1 if there is none yet."""
+        """A newline with an even number of quotes before it: the last up to this, else the next, else -1."""
+        quote = self._quote or b""
         found = newline
-        while found >= 0 and self._buffer.count(self._quote or b"", self._low, found) % 2:
+        while found >= 0:
+            if self._buffer.count(quote, self._low, found) % 2 == 0:
+                return found
             found = self._buffer.rfind(b"\n", self._low, found)
-        if found < 0 and (self._ended or self._high - self._low > self._longest):
+        odd, at = 1, newline
+        while True:
+            following = self._buffer.find(b"\n", at + 1, self._high)
+            if following < 0:
+                break
+            odd = (odd + self._buffer.count(quote, at, following)) % 2
+            if not odd:
+                return following
+            at = following
+        if not self._ended and self._high - self._low > self._longest:
             return newline  # a stray quote: cut anyway, and let the parser decide
-        return found
+        return -1
 
     def _take(self, end: int) -> RawBlock:
         begin = self._position

@@ -6,14 +6,15 @@ A row group belongs to the range that its middle lies in. Cursor offsets count r
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional
 
-import pyarrow
-import pyarrow.parquet
+import pyarrow  # type: ignore[import-untyped,unused-ignore]
+import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
 
 from tidemill_runtime.codec.arrow import ArrowRecords
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.source import FileSource, changed, unreadable
+from tidemill_runtime.source import FileSource, unreadable
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import InputFormat, InputObject, Lease
@@ -25,7 +26,7 @@ BLOCK_ROWS = 16384
 class ParquetReader:
     """The rows of a lease's objects."""
 
-    def __init__(self, lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]]) -> None:
+    def __init__(self, lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> None:
         self._lease = lease
         self._columns = form.columns
         self._forced = forced
@@ -59,17 +60,21 @@ class ParquetReader:
             groups = self._open(listed)
             row = 0
             cuts = sorted({edge for block in self._forced.get(index, {}).items() for edge in block})
-            for batch in self._file.iter_batches(BLOCK_ROWS, row_groups=groups, columns=self._columns, use_threads=False):
+            for batch in self._file.iter_batches(
+                BLOCK_ROWS, row_groups=groups, columns=self._columns, use_threads=False
+            ):
                 yield from _cut(index, batch, row, skip, cuts)
                 row += batch.num_rows
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
             self.check()
-            raise FatalError("format_mismatch", f"{listed.name} cannot be read as Parquet: {error}", str(error)) from error
+            raise FatalError(
+                "format_mismatch", f"{listed.name} cannot be read as Parquet: {error}", str(error)
+            ) from error
         except OSError as error:
             self.check()
             raise unreadable(listed, error) from error
 
-    def _open(self, listed: InputObject) -> List[int]:
+    def _open(self, listed: InputObject) -> list[int]:
         """Opens the object; the numbers of the row groups that are ours."""
         source: Any
         if listed.get.kind == "path":
@@ -81,7 +86,9 @@ class ParquetReader:
         missing = set(self._columns or ()) - set(self._file.schema_arrow.names)
         if missing:
             names = ", ".join(sorted(missing))
-            raise FatalError("format_mismatch", f"{listed.name} has no column {names}", evidence=str(self._file.schema_arrow))
+            raise FatalError(
+                "format_mismatch", f"{listed.name} has no column {names}", evidence=str(self._file.schema_arrow)
+            )
         metadata = self._file.metadata
         start, stop = self._lease.start, self._lease.stop
         if stop < 0:
@@ -97,7 +104,7 @@ def _middle(group: Any) -> int:
     return int(min(starts) + sum(each.total_compressed_size for each in columns) // 2)
 
 
-def _cut(index: int, batch: Any, row: int, skip: int, cuts: List[int]) -> Iterator[ArrowRecords]:
+def _cut(index: int, batch: Any, row: int, skip: int, cuts: list[int]) -> Iterator[ArrowRecords]:
     """A batch that begins at `row`, less what lies before `skip`, cut where blocks were cut before."""
     begin, end = max(row, skip), row + batch.num_rows
     while begin < end:

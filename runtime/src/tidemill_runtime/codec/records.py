@@ -6,11 +6,12 @@ that was read. On the happy path the two coincide and nothing is kept per row.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Tuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional, Protocol
 
 
 class Bad(NamedTuple):
-    """Why a row is no item. fault: a class of `contract.RECORD_FAULTS`. raw: the row, where the block does not hold it."""
+    """Why a row is no item. fault: one of `contract.RECORD_FAULTS`. raw: the row, where the block has it not."""
 
     fault: str
     type: str
@@ -22,8 +23,8 @@ class Records(Protocol):
     """The block [begin, end) (cursor offsets) of an object.
 
     object: index within the split of the first row's object. rows: how many rows. size: how many items.
-    item_rows: the row of each item, None where row i is item i. bad: rows that are neither blank nor items. of_files: row i is
-    the whole object `object` + i.
+    item_rows: the row of each item, None where row i is item i. bad: rows that are neither blank nor items. of_files:
+    row i is the whole object `object` + i.
     """
 
     object: int
@@ -31,8 +32,8 @@ class Records(Protocol):
     end: int
     rows: int
     size: int
-    item_rows: Optional[List[int]]
-    bad: Dict[int, Bad]
+    item_rows: Optional[list[int]]
+    bad: dict[int, Bad]
     of_files: bool
 
     def items(self, first: int, stop: int) -> Any:
@@ -44,10 +45,10 @@ class Records(Protocol):
     def raw(self, row: int) -> bytes:
         """The row as it was read."""
 
-    def cursor(self, row: int) -> Tuple[int, int]:
+    def cursor(self, row: int) -> tuple[int, int]:
         """(object, offset) of the place where the row begins; of row `rows`: where the block ends."""
 
-    def fields(self, first: int, stop: int) -> List[Any]:
+    def fields(self, first: int, stop: int) -> list[Any]:
         """The items as JSON values, to be carried into the result, whatever the model did to those it was given."""
 
 

@@ -1,12 +1,13 @@
 """Plain text and JSON lines: a record is a line. Used by the worker; `jsonl` builds on it.
 
-On the happy path a block is decoded in one call and never cut into lines; lines are looked at only where something in the
-block is not a plain record.
+On the happy path a block is decoded in one call and never cut into lines; lines are looked at only where something in
+the block is not a plain record.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import msgspec
 
@@ -17,7 +18,7 @@ from tidemill_runtime.source import Source, open_source
 if TYPE_CHECKING:
     from tidemill_runtime.contract import InputFormat, Lease
 
-Decode = Callable[[memoryview], Optional[List[Any]]]
+Decode = Callable[[memoryview], Optional[list[Any]]]
 """All items of a block, or None where rows and items do not coincide and the lines have to be looked at."""
 DecodeLine = Callable[[bytes], Any]
 """One item; raises one of UNREADABLE."""
@@ -29,7 +30,12 @@ class LineReader:
     """The lines of a lease's objects. decode, decode_line: what makes items of them."""
 
     def __init__(
-        self, lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]], decode: Decode, decode_line: DecodeLine
+        self,
+        lease: Lease,
+        form: InputFormat,
+        forced: dict[int, dict[int, int]],
+        decode: Decode,
+        decode_line: DecodeLine,
     ) -> None:
         self._lease = lease
         self._form = form
@@ -67,7 +73,7 @@ class LineReader:
         self.check()
         self.close()
 
-    def read(self, block: RawBlock) -> Optional[List[Any]]:
+    def read(self, block: RawBlock) -> Optional[list[Any]]:
         if len(block.data) > self._form.max_record_bytes:
             return None  # a line may be too long
         return self._decode(block.data)
@@ -103,14 +109,14 @@ class LineRecords:
         self.object = index
         self.begin = block.begin - base
         self.end = block.end - base
-        self.item_rows: Optional[List[int]] = None
-        self.bad: Dict[int, Bad] = {}
+        self.item_rows: Optional[list[int]] = None
+        self.bad: dict[int, Bad] = {}
         self._reader = reader
         self._block = block
-        self._lines: Optional[List[bytes]] = None
+        self._lines: Optional[list[bytes]] = None
         if isinstance(block, LongLine):
             self._lines = [block.head]
-            self._items: List[Any] = []
+            self._items: list[Any] = []
             self.item_rows = []
             self.bad[0] = too_long(block.end - block.begin, reader.max_record_bytes, block.head)
         else:
@@ -119,37 +125,37 @@ class LineRecords:
         self.size = len(self._items)
         self.rows = self.size if self.item_rows is None else len(self.lines())
 
-    def items(self, first: int, stop: int) -> List[Any]:
+    def items(self, first: int, stop: int) -> list[Any]:
         if first == 0 and stop == self.size:
             return self._items
         return self._items[first:stop]
 
-    def fresh(self, first: int, stop: int) -> List[Any]:
+    def fresh(self, first: int, stop: int) -> list[Any]:
         rows = range(first, stop) if self.item_rows is None else self.item_rows[first:stop]
         lines = self.lines()
         return [self._reader.read_line(lines[row].rstrip(b"\r\n")) for row in rows]
 
-    def fields(self, first: int, stop: int) -> List[Any]:
+    def fields(self, first: int, stop: int) -> list[Any]:
         return self.fresh(first, stop)
 
     def raw(self, row: int) -> bytes:
         return self.lines()[row].rstrip(b"\r\n")
 
-    def cursor(self, row: int) -> Tuple[int, int]:
+    def cursor(self, row: int) -> tuple[int, int]:
         if row == 0:
             return self.object, self.begin
         if row == self.rows:
             return self.object, self.end
         return self.object, self.begin + sum(map(len, self.lines()[:row]))
 
-    def lines(self) -> List[bytes]:
+    def lines(self) -> list[bytes]:
         """The rows with their line ends."""
         if self._lines is None:
             assert isinstance(self._block, RawBlock)
             self._lines = split_lines(self._block.data)
         return self._lines
 
-    def _by_line(self, reader: LineReader) -> List[Any]:
+    def _by_line(self, reader: LineReader) -> list[Any]:
         items = []
         self.item_rows = []
         for row, line in enumerate(self.lines()):
@@ -164,7 +170,7 @@ class LineRecords:
         return items
 
 
-def split_lines(data: memoryview) -> List[bytes]:
+def split_lines(data: memoryview) -> list[bytes]:
     """The lines with their ends; the last may have none."""
     lines = [line + b"\n" for line in bytes(data).split(b"\n")]
     last = lines.pop()[:-1]
@@ -174,15 +180,16 @@ def split_lines(data: memoryview) -> List[bytes]:
 
 
 def too_long(size: int, most: int, raw: Optional[bytes]) -> Bad:
+    """Why a record over the limit is none. raw: its beginning."""
     return Bad("too_long", "RecordTooLong", f"the record has {size} bytes or more; max_record_bytes is {most}", raw)
 
 
-def text_reader(lease: Lease, form: InputFormat, forced: Dict[int, Dict[int, int]]) -> LineReader:
+def text_reader(lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> LineReader:
     """Items are str, without the line's end."""
     return LineReader(lease, form, forced, _decode_text, _decode_text_line)
 
 
-def _decode_text(data: memoryview) -> Optional[List[Any]]:
+def _decode_text(data: memoryview) -> Optional[list[Any]]:
     try:
         text = str(data, "utf-8")
     except UnicodeDecodeError:

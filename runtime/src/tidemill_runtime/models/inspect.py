@@ -1,14 +1,14 @@
 """Finding the entry and the class of a model package without running any of it.
 
-The control plane calls it when a model is imported and before a task starts; the worker calls it to know what to load, so
-that both always agree. Standard library only, and nothing of the package is executed.
+The control plane calls it when a model is imported and before a task starts; the worker calls it to know what to load,
+so that both always agree. Standard library only, and nothing of the package is executed.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 ENTRY = "model_service.py"
 
@@ -48,6 +48,7 @@ def inspect_package(model: Optional[str], code: Optional[str] = None) -> Package
 
 
 def find_entry(model: Optional[str], code: Optional[str]) -> str:
+    """The absolute path of the file that holds the model's class: of the code folder first. Raises PackageError."""
     places = [os.path.join(code, ENTRY)] if code else []
     if model:
         places += [os.path.join(model, "batch", ENTRY), os.path.join(model, ENTRY)]
@@ -58,15 +59,18 @@ def find_entry(model: Optional[str], code: Optional[str]) -> str:
     raise PackageError("no_entry", f"the model has no {ENTRY} (looked for {looked}); put the model's class there")
 
 
-def _find_class(entry: str) -> "tuple[str, int]":
+def _find_class(entry: str) -> tuple[str, int]:
     try:
         with open(entry, "rb") as file:
             tree = ast.parse(file.read(), entry)
     except SyntaxError as error:
-        message = f"{os.path.basename(entry)} line {error.lineno}: {error.msg}"
-        raise PackageError("syntax_error", message, entry, error.lineno) from None
+        line = error.lineno or 1
+        message = f"{os.path.basename(entry)} line {line}: {error.msg}"
+        raise PackageError("syntax_error", message, entry, line) from None
     except ValueError as error:  # null bytes
-        raise PackageError("syntax_error", f"{os.path.basename(entry)} is no Python source: {error}", entry, 1) from None
+        raise PackageError(
+            "syntax_error", f"{os.path.basename(entry)} is no Python source: {error}", entry, 1
+        ) from None
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     models = {"Model"}
     for node in classes:
@@ -76,10 +80,12 @@ def _find_class(entry: str) -> "tuple[str, int]":
         named = ", ".join(node.name for node in classes)
         message = f"{ENTRY} has no class with the methods load and predict (it has {named})"
         raise PackageError("no_class", message, entry, classes[0].lineno)
-    raise PackageError("no_class", f"{ENTRY} has no class; a model is a class with the methods load and predict", entry, 1)
+    raise PackageError(
+        "no_class", f"{ENTRY} has no class; a model is a class with the methods load and predict", entry, 1
+    )
 
 
-def _is_model(node: ast.ClassDef, models: "set[str]") -> bool:
+def _is_model(node: ast.ClassDef, models: set[str]) -> bool:
     """Whether a class derives from a `Model` (of tiinfer or otherwise), or has load and predict, or a typed predict."""
     methods = {each.name: each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
     predict = methods.get("predict")
@@ -87,12 +93,12 @@ def _is_model(node: ast.ClassDef, models: "set[str]") -> bool:
         return True
     if predict is None:
         return False
-    arguments: List[ast.arg] = predict.args.posonlyargs + predict.args.args
+    arguments: list[ast.arg] = predict.args.posonlyargs + predict.args.args
     annotated = len(arguments) > 1 and arguments[1].annotation is not None
     return "load" in methods or annotated
 
 
-def _derives(node: ast.ClassDef, models: "set[str]") -> bool:
+def _derives(node: ast.ClassDef, models: set[str]) -> bool:
     for base in node.bases:
         name = base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
         if name in models:

@@ -1,7 +1,8 @@
 """Loading `model_service.py` and calling its class; the worker's only door to a user's model.
 
-Two shapes are told apart by `predict` alone (docs/adr/0004-model-interface.md): a class whose predict says by a type hint,
-or by the attribute `batch`, what a batch is gets mini-batches; every other gets one record at a time, as tiinfer does.
+Two shapes are told apart by `predict` alone (docs/adr/0004-model-interface.md): a class whose predict says by a type
+hint, or by the attribute `batch`, what a batch is gets mini-batches; every other gets one record at a time, as tiinfer
+does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.models import shapes
@@ -18,9 +19,13 @@ from tidemill_runtime.models.inspect import PackageError, inspect_package
 
 
 class Model:
-    """A loaded model. batched: `call` takes a batch of `shape` and returns its results; otherwise one record and one result."""
+    """A loaded model. batched: `call` takes a batch of `shape` and returns its results; otherwise one record and one
+    result.
+    """
 
-    def __init__(self, call: Callable[[Any], Any], shape: str, batched: bool, close: Optional[Callable[[], Any]]) -> None:
+    def __init__(
+        self, call: Callable[[Any], Any], shape: str, batched: bool, close: Optional[Callable[[], Any]]
+    ) -> None:
         self.call = call
         self.shape = shape
         self.batched = batched
@@ -48,7 +53,9 @@ def load_model(model: Optional[str], code: Optional[str]) -> Model:
     except (Exception, SystemExit) as error:
         raise _load_failed(error) from error
     if loaded is False:
-        raise FatalError("model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False")
+        raise FatalError(
+            "model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False"
+        )
     shape, batched = shapes.of_model(cls)
     return Model(_chain(instance), shape, batched, getattr(instance, "close", None))
 
@@ -59,7 +66,8 @@ def _import(entry: str) -> Any:
         sys.path.insert(0, folder)
     _offer_tiinfer(entry)
     spec = importlib.util.spec_from_file_location("model_service", entry)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["model_service"] = module  # pickled models name their classes by it
     try:
@@ -76,7 +84,7 @@ def _offer_tiinfer(entry: str) -> None:
         if b"tiinfer" not in file.read():
             return
     try:
-        import tiinfer  # noqa: F401  (only to see whether it can be)
+        import tiinfer  # type: ignore[import-untyped,unused-ignore]  # noqa: F401  (only to see whether it can be)
     except ImportError:
         from tidemill_runtime.models import tiinfer as stand_in
 
@@ -91,7 +99,7 @@ def _takes_folder(cls: Any) -> bool:
 
 def _chain(instance: Any) -> Callable[[Any], Any]:
     """preprocess → predict → postprocess, leaving out what the class does not define itself."""
-    steps: List[Callable[[Any], Any]] = []
+    steps: list[Callable[[Any], Any]] = []
     for name in ("preprocess", "predict", "postprocess"):
         step = getattr(instance, name, None)
         if step is None:
@@ -122,7 +130,9 @@ def _missing(error: ImportError) -> FatalError:
 
 
 def _load_failed(error: BaseException) -> FatalError:
-    return FatalError("model_load_failed", f"the model could not be loaded: {_last_line(error)}", _last_line(error), _trace(error))
+    return FatalError(
+        "model_load_failed", f"the model could not be loaded: {_last_line(error)}", _last_line(error), _trace(error)
+    )
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,19 +1,20 @@
 """What a model's batch is: the names, and how a type hint or the attribute `batch` gives one.
 
-A shape is one of SHAPES. The codecs make items of JSON values, text or paths; `convert` makes of them what the model wants.
+A shape is one of SHAPES. The codecs make items of JSON values, text or paths; `convert` makes of them what the model
+wants.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 RECORD = "record"
 """Whatever the format's records are: dict or other JSON values, str, a file's path."""
 
 SHAPES = ("record", "dict", "str", "bytes", "path", "numpy", "pandas", "polars", "arrow")
 
-_BY_TYPE: Dict[Tuple[str, str], str] = {
+_BY_TYPE: dict[tuple[str, str], str] = {
     ("numpy", "ndarray"): "numpy",
     ("pandas", "DataFrame"): "pandas",
     ("polars", "DataFrame"): "polars",
@@ -24,7 +25,7 @@ _BY_ELEMENT = {"dict": "dict", "str": "str", "bytes": "bytes", "Path": "path", "
 _SEQUENCES = ("list", "Sequence", "Iterable", "List")
 
 
-def of_model(cls: Any) -> Tuple[str, bool]:
+def of_model(cls: Any) -> tuple[str, bool]:
     """(shape, batched) of a model class."""
     stated = getattr(cls, "batch", None)
     if isinstance(stated, str):
@@ -38,7 +39,7 @@ def of_model(cls: Any) -> Tuple[str, bool]:
 def _of_hint(cls: Any) -> Optional[str]:
     name = _first_parameter(cls)
     hint = cls.predict.__annotations__.get(name) if name else None
-    if isinstance(hint, str):
+    while isinstance(hint, str):  # twice, where a quoted hint meets `from __future__ import annotations`
         hint = _evaluated(hint, vars(sys.modules[cls.__module__]))
     return None if hint is None else _of_type(hint)
 
@@ -49,10 +50,10 @@ def _first_parameter(cls: Any) -> str:
     return code.co_varnames[1] if code is not None and code.co_argcount > 1 else ""
 
 
-def _evaluated(hint: str, names: Dict[str, Any]) -> Any:
+def _evaluated(hint: str, names: dict[str, Any]) -> Any:
     """A hint that is a string (`from __future__ import annotations`) as what it names; None if that cannot be known."""
     try:
-        return eval(hint, dict(names))
+        return eval(hint, dict(names))  # noqa: S307 (the user's own hint, in the user's own process)
     except Exception:
         return None
 
@@ -60,8 +61,9 @@ def _evaluated(hint: str, names: Dict[str, Any]) -> Any:
 def _of_type(hint: Any) -> Optional[str]:
     origin = getattr(hint, "__origin__", None)
     if origin is not None:
-        if getattr(origin, "__name__", "") in _SEQUENCES and getattr(hint, "__args__", ()):
-            element = hint.__args__[0]
+        arguments = getattr(hint, "__args__", None)
+        if getattr(origin, "__name__", "") in _SEQUENCES and arguments:
+            element = arguments[0]
             element = getattr(element, "__origin__", element)
             return _BY_ELEMENT.get(getattr(element, "__name__", ""))
         hint = origin
@@ -77,7 +79,7 @@ def convert(items: Any, shape: str) -> Any:
     if isinstance(items, list):
         return _from_list(items, shape)
     if shape == "arrow":
-        import pyarrow
+        import pyarrow  # type: ignore[import-untyped,unused-ignore]
 
         return pyarrow.Table.from_batches([items])
     if shape == "pandas":
@@ -93,7 +95,7 @@ def convert(items: Any, shape: str) -> Any:
     return _from_list(items.to_pylist(), shape)
 
 
-def _from_list(items: List[Any], shape: str) -> Any:
+def _from_list(items: list[Any], shape: str) -> Any:
     if shape in (RECORD, "dict"):
         return items
     if shape == "str":
@@ -107,14 +109,14 @@ def _from_list(items: List[Any], shape: str) -> Any:
     if shape == "numpy":
         return _matrix(items)
     if shape == "pandas":
-        import pandas
+        import pandas  # type: ignore[import-untyped,unused-ignore]
 
         return pandas.DataFrame.from_records([_named(item) for item in items])
     if shape == "polars":
         import polars
 
         return polars.DataFrame([_named(item) for item in items], infer_schema_length=None)
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped,unused-ignore]
 
     return pyarrow.Table.from_pylist([_named(item) for item in items])
 
@@ -130,7 +132,7 @@ def _text(item: Any) -> str:
     return msgspec.json.encode(item).decode()
 
 
-def _named(item: Any) -> Dict[str, Any]:
+def _named(item: Any) -> dict[str, Any]:
     if isinstance(item, dict):
         return item
     return {"value": item}
@@ -144,6 +146,8 @@ def _matrix(items: Any) -> Any:
         names = list(items[0])
         for item in items:
             if len(item) != len(names):
-                raise ValueError(f"a record has the keys {sorted(item)}, another {sorted(names)}; a matrix needs the same")
+                raise ValueError(
+                    f"a record has the keys {sorted(item)}, another {sorted(names)}; a matrix needs the same"
+                )
         items = [[item[name] for name in names] for item in items]
     return numpy.asarray(items, dtype=numpy.float64)

@@ -1,6 +1,7 @@
 """Stands in for the package `tiinfer` where it is not installed or cannot be imported (it needs mosec and OpenCV).
 
-A batch model uses nothing of it but the base class, so a package that derives from `tiinfer.Model` needs no server stack.
+A batch model uses nothing of it but the base class, so a package that derives from `tiinfer.Model` needs no server
+stack.
 """
 
 from __future__ import annotations
