@@ -29,6 +29,7 @@ def bare_app() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
     )
     problems.install(app)
     for router in (tasks.router, models.router, packages.router, objects.router, server.router):

@@ -29,6 +29,14 @@ Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items of one 
 Cursor = Annotated[str | None, Query(max_length=1024, description="`next_cursor` of the page before.")]
 Region = Annotated[str | None, Query(max_length=64, description="The server's first region, if not given.")]
 
+BINARY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+"""For routes that read the body as it comes, which the framework knows nothing of."""
+
 _SAID = {
     400: "The request is wrong.",
     401: "The credential is missing or wrong.",

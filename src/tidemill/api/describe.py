@@ -6,9 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
-from tidemill.api.examples import EXAMPLES
+from tidemill.api.examples import EXAMPLES, Example
 from tidemill.api.gate import PUBLIC
 
 _DESCRIPTION = """
@@ -20,9 +19,6 @@ with a stable `code`, the `field` that is wrong and a `remedy`. Lists give `next
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            route.operation_id = route.name  # names of our functions are what clients are generated from
     document = get_openapi(
         title=app.title, version=app.version, openapi_version="3.1.0", description=_DESCRIPTION.strip(), routes=app.routes
     )
@@ -36,8 +32,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     }
     document["security"] = [{"credential": []}]
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             _complete(path, operation)
+            if method == "head":
+                operation["responses"]["200"].pop("content", None)
     for unused in ("HTTPValidationError", "ValidationError"):  # we answer with problems instead
         document["components"]["schemas"].pop(unused, None)
     return document
@@ -56,17 +54,21 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
                 "description": "A value is not allowed; `field` says which.",
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
             }
-    example = EXAMPLES.get(operation["operationId"])
-    if example is None:
-        return
-    if example.parameters:
-        for parameter in operation.get("parameters", ()):
-            if parameter["name"] in example.parameters:
-                parameter["example"] = example.parameters[parameter["name"]]
+    responses["default"] = {
+        "description": "Any other problem.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    _exemplify(operation, EXAMPLES[operation["operationId"]])
+
+
+def _exemplify(operation: dict[str, Any], example: Example) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in example.parameters:
+            parameter["example"] = example.parameters[parameter["name"]]
     if example.request is not None:
         content = operation["requestBody"]["content"]
         next(iter(content.values()))["example"] = example.request
-    for status, response in responses.items():
+    for status, response in operation["responses"].items():
         if status.startswith("2") and example.response is not None:
             content = response.setdefault("content", {"application/json": {}})
             next(iter(content.values()))["example"] = example.response

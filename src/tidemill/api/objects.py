@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from tidemill.api.common import Asking, Cursor, Limit, Region, Served, problems
+from tidemill.api.common import BINARY_BODY, Asking, Cursor, Limit, Region, Served, problems
 from tidemill.api.streams import announced_size, blocking, download, upload_chunks
 from tidemill.wire.views import DeletedView, ObjectView, Page
 
@@ -44,7 +44,7 @@ def download_object(request: Request, served: Served, actor: Asking, path: Path,
     return download(request, served.objects.open(actor, served.region(region), path))
 
 
-@router.put("/content", status_code=201, responses=problems(403, 404, 413))
+@router.put("/content", status_code=201, responses=problems(403, 404, 413), openapi_extra=BINARY_BODY)
 async def upload_object(
     request: Request, served: Served, actor: Asking, path: Path, region: Region = None
 ) -> ObjectView:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from tidemill.api.common import Asking, Served, problems
+from tidemill.api.common import BINARY_BODY, Asking, Served, problems
 from tidemill.api.streams import announced_size, upload_chunks
 from tidemill.domain.package import PackageFile
 from tidemill.wire.requests import BlobsRequest, PackageRequest
@@ -29,7 +29,7 @@ def find_blob(served: Served, actor: Asking, sha256: Digest, response: Response)
     response.headers["X-Blob-Size"] = str(served.packages.blob_size(sha256))
 
 
-@router.put("/blobs/{sha256}", status_code=201, responses=problems(413))
+@router.put("/blobs/{sha256}", status_code=201, responses=problems(413), openapi_extra=BINARY_BODY)
 async def upload_blob(request: Request, served: Served, actor: Asking, sha256: Digest) -> BlobView:
     """Uploads the body as a blob. It is kept only if its digest is the one that was named."""
     writer = await run_in_threadpool(served.packages.upload, sha256, announced_size(request))

@@ -1,8 +1,9 @@
 """The door for instances: one call, a report in and orders out. Quick, because every split passes here.
 
 Not part of the JSON API: the body is `contract.Report`, the answer `contract.Orders`, the credential a token of the
-instance's own. What the answer's status means to an instance: 401 its token is not good (any more), 410 it has ended as far as
-the server knows, 413 and 422 it said something that no instance says, 503 try again.
+instance's own. What the answer's status means to an instance: 401 its token is not good (any more), 403 it has ended as far as
+the server knows, 413 and 422 it said something that no instance says, 426 it speaks a version of the contract that is not
+spoken here, 503 and 409 try again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.routing import Route
 
 from tidemill.domain.errors import InvalidValue, NotAuthenticated
 from tidemill.services.facade import Services
-from tidemill_runtime.contract import Report
+from tidemill_runtime.contract import CONTRACT_VERSION, Report
 
 REPORT_PATH = "/runner/v1/report"
 _decoder = msgspec.json.Decoder(Report)
@@ -32,6 +33,8 @@ async def _report(request: Request) -> Response:
         report = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise InvalidValue(f"this is no report: {error}.", field="body") from error
+    if report.version not in (CONTRACT_VERSION, CONTRACT_VERSION - 1):
+        return Response(status_code=426)
     orders = await run_in_threadpool(served.report, token.strip(), report)
     return Response(_encoder.encode(orders), media_type="application/json")
 

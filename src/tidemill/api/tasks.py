@@ -78,7 +78,7 @@ def list_tasks(
         name_contains=name_contains,
         statuses=tuple(status or ()),
         model=model,
-        region=region,
+        region=served.region(region),
         tags=tuple(tag or ()),
         created_after=created_after,
         created_before=created_before,

@@ -1,14 +1,14 @@
 """One HTTP connection to a server: finding it, sending, trying again, and turning problems back into our errors.
 
 Used by every part of `tidemill.client`. Where the server is and who we are is looked for in the arguments, then in
-TIDEMILL_URL, TIDEMILL_SECRET_ID and TIDEMILL_SECRET_KEY, then in the data folder of a server on this machine.
+TIDEMILL_URL, TIDEMILL_SECRET_ID and TIDEMILL_SECRET_KEY, then in tidemill.toml, then in the data folder of a server here.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,12 @@ from tidemill.domain.errors import (
     Temporary,
     TidemillError,
 )
+from tidemill.settings import load_settings
 from tidemill.wire.views import Problem
 
 M = TypeVar("M", bound=BaseModel)
+Content = bytes | Callable[[], Iterable[bytes]]
+"""A body: bytes, or what begins to read it anew for each try."""
 Params = Mapping[str, str | int | float | bool | None | list[str]]
 
 ATTEMPTS = 6
@@ -50,30 +53,39 @@ def find_credentials(
     url: str | None = None,
     secret_id: str | None = None,
     secret_key: str | None = None,
+    credentials: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
 ) -> Credentials:
-    """The server and key to use. data: the data folder of a local server; its default place if not given.
+    """The server and key to use. credentials: a file with secret_id and secret_key. data: the data folder of a local server.
 
+    What is not given is taken from the settings: variables, then tidemill.toml, then their defaults.
     Raises NotAuthenticated or ServerUnreachable, saying what was looked for where.
     """
-    url = url or os.environ.get("TIDEMILL_URL")
-    secret_id = secret_id or os.environ.get("TIDEMILL_SECRET_ID")
-    secret_key = secret_key or os.environ.get("TIDEMILL_SECRET_KEY")
-    folder = Path(data or os.environ.get("TIDEMILL_DATA") or Path.home() / ".local" / "share" / "tidemill").expanduser()
+    overrides = {
+        "client.url": url,
+        "client.secret_id": secret_id,
+        "client.secret_key": secret_key,
+        "client.credentials": None if credentials is None else str(credentials),
+        "data": None if data is None else str(data),
+    }
+    settings = load_settings(None, os.environ, overrides).settings
+    given, folder = settings.client, settings.data
+    url, secret_id = given.url, given.secret_id
+    secret_key = given.secret_key.get_secret_value() if given.secret_key else None
     if url is None:
-        found = _read_json(folder / "server.json")
-        url = found.get("url")
+        url = _read_json(folder / "server.json").get("url")
         if url is None:
             raise ServerUnreachable(
                 f"no server is named, and none has left its address in {folder}.",
                 remedy="Start one with `tidemill serve`, or set TIDEMILL_URL.",
             )
     if secret_id is None or secret_key is None:
-        found = _read_json(folder / "root-credentials.json")
+        file = given.credentials or folder / "root-credentials.json"
+        found = _read_json(file)
         secret_id, secret_key = found.get("secret_id"), found.get("secret_key")
         if secret_id is None or secret_key is None:
             raise NotAuthenticated(
-                f"no credential is given, and there is none in {folder}.",
+                f"no credential is given, and there is none in {file}.",
                 remedy="Set TIDEMILL_SECRET_ID and TIDEMILL_SECRET_KEY.",
             )
     return Credentials(url.rstrip("/"), secret_id, secret_key)
@@ -114,13 +126,36 @@ class Connection:
     def get(self, path: str, view: type[M], params: Params | None = None) -> M:
         return _read(self.send("GET", path, params=params), view)
 
-    def post(self, path: str, view: type[M], body: object, *, idempotency_key: str | None = None) -> M:
-        """body: JSON. Repeated after a lost answer only under an idempotency key."""
+    def post(
+        self,
+        path: str,
+        view: type[M],
+        body: object,
+        params: Params | None = None,
+        *,
+        idempotency_key: str | None = None,
+        again: bool = False,
+    ) -> M:
+        """body: JSON. Repeated after a lost answer only under an idempotency key, or where `again` says that it does no harm."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return _read(self.send("POST", path, json=body, headers=headers, again=bool(idempotency_key)), view)
+        again = again or idempotency_key is not None
+        return _read(self.send("POST", path, params=params, json=body, headers=headers, again=again), view)
 
-    def patch(self, path: str, view: type[M], body: object) -> M:
-        return _read(self.send("PATCH", path, json=body), view)
+    def patch(self, path: str, view: type[M], body: object, params: Params | None = None) -> M:
+        return _read(self.send("PATCH", path, params=params, json=body, again=True), view)
+
+    def put(
+        self,
+        path: str,
+        view: type[M],
+        content: Content,
+        params: Params | None = None,
+        *,
+        size: int,
+    ) -> M:
+        """content of `size` bytes."""
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        return _read(self.send("PUT", path, params=params, content=content, headers=headers), view)
 
     def delete(self, path: str, view: type[M], params: Params | None = None) -> M:
         return _read(self.send("DELETE", path, params=params), view)
@@ -133,7 +168,7 @@ class Connection:
         params: Params | None = None,
         headers: Mapping[str, str] | None = None,
         json: object = None,
-        content: Iterable[bytes] | bytes | None = None,
+        content: Content | None = None,
         again: bool | None = None,
         ok: Iterable[int] = (),
     ) -> httpx.Response:
@@ -142,12 +177,11 @@ class Connection:
         Raises the error that the server answered with, or ServerUnreachable.
         """
         repeatable = method in ("GET", "HEAD", "PUT", "DELETE") if again is None else again
-        if content is not None and not isinstance(content, bytes):
-            repeatable = False  # a stream can be read once; its owner repeats
-        for attempt in _attempts(repeatable):
+        for attempt in patient(ATTEMPTS if repeatable else 1):
             with attempt, _network(self.url):
+                body = content() if callable(content) else content
                 response = self._http.request(
-                    method, path, params=_clean(params), headers=headers, json=json, content=content
+                    method, path, params=_clean(params), headers=headers, json=json, content=body
                 )
                 if response.status_code not in ok:
                     raise_problem(response)
@@ -155,11 +189,19 @@ class Connection:
 
     @contextmanager
     def stream(
-        self, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = 60.0,
     ) -> Iterator[httpx.Response]:
-        """A GET whose body is read bit by bit."""
+        """A GET whose body is read bit by bit. silence_s: without a byte for so long, the connection is given up."""
+        timeout = httpx.Timeout(connect=5.0, read=silence_s, write=60.0, pool=60.0)
         with _network(self.url):
-            with self._http.stream("GET", path, params=_clean(params), headers=headers) as response:
+            with self._http.stream(
+                "GET", path, params=_clean(params), headers=headers, timeout=timeout
+            ) as response:
                 if response.status_code >= 300:
                     response.read()
                     raise_problem(response)
@@ -171,9 +213,10 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _attempts(repeatable: bool) -> Retrying:
+def patient(attempts: int = ATTEMPTS) -> Retrying:
+    """Tries again what may go away by itself, with growing pauses."""
     return Retrying(
-        stop=stop_after_attempt(ATTEMPTS if repeatable else 1),
+        stop=stop_after_attempt(attempts),
         wait=wait_exponential_jitter(initial=0.2, max=4.0, jitter=0.2),
         retry=retry_if_exception_type((Temporary, LimitExceeded)),
         reraise=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,7 @@ class Models:
         return row
 
 
+@lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
 def check_callable(model: Path | None, code: Path | None) -> PackageInfo:
     """What is called of a model's and a code's folder. Raises InvalidValue with file and line where there is nothing."""
     field = "model" if code is None else "code"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -140,19 +141,22 @@ def phase_of(run: RunRow, instances: Sequence[InstanceRow]) -> Phase:
     return "queued" if run.planned is not None else "planning"
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a run's plan is, in committed work. splits, bytes: of all of it, None before there is a plan."""
+
+    counts: Counts
+    splits_done: int
+    bytes_done: int
+    splits: int | None
+    bytes: int | None
+
+
 def progress_view(
-    task: TaskRow,
-    run: RunRow,
-    instances: Sequence[InstanceRow],
-    counts: Counts,
-    *,
-    splits_done: int,
-    bytes_done: int,
-    splits: int | None,
-    size: int | None,
-    now: float,
+    task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], standing: Standing, now: float
 ) -> ProgressView:
-    """counts, splits_done, bytes_done: of committed work. splits, size: of the plan, None before there is one."""
+    """instances: of the run."""
+    counts, size, bytes_done = standing.counts, standing.bytes, standing.bytes_done
     living = [each for each in instances if each.ended is None]
     pending = sum((each.pending for each in living), Counts())
     seconds = seconds_view(run, now)
@@ -171,8 +175,8 @@ def progress_view(
         warning=warning_of(run.status, counts),
         counts=counts_view(counts),
         pending=counts_view(pending),
-        splits_total=splits,
-        splits_done=splits_done,
+        splits_total=standing.splits,
+        splits_done=standing.splits_done,
         bytes_total=size,
         bytes_done=bytes_done,
         records_per_s=rate,

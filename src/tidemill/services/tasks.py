@@ -1,280 +1,249 @@
-"""Tasks: creating, stopping, resuming, deleting. Everything that can be known is checked before anything is written.
-
-Storage and packages are looked at first, without a transaction; then one transaction checks again what may have changed
-meanwhile, and writes task, run, claim and event together.
-"""
+"""Tasks, as the doors ask for them: create, find, follow, stop, resume, delete. What they make is in `services.results`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from tidemill.domain.errors import Conflict, InvalidValue, OutputTaken
-from tidemill.domain.ids import AccountId, RegionName, RunId, TaskId, new_task_id, run_id
-from tidemill.domain.life import RESUMABLE, TaskStatus
-from tidemill.domain.location import Location
-from tidemill.domain.references import ModelReference, parse_model, parse_package
-from tidemill.planning.check import Checked, check_task
+from tidemill.domain.errors import Conflict, InvalidValue, NotFound
+from tidemill.domain.ids import AccountId, InstanceId, RegionName, RunId, TaskId
+from tidemill.domain.life import FINAL, INSTANCE_FINAL, Reason, TaskStatus
+from tidemill.domain import layout
+from tidemill.domain.location import parse_location
 from tidemill.ports.clock import Clock
-from tidemill.publishing.publisher import check_result_format
+from tidemill.publishing.claims import release_claim
 from tidemill.services.access import Actor
-from tidemill.services.checks import dump_checked
-from tidemill.services.models import Models, check_callable
-from tidemill.services.packages import Packages
-from tidemill.services.regions import Region, Regions, find_region
+from tidemill.services.lookup import latest_run, own_task
+from tidemill.services.making import TaskMaking
+from tidemill.services.queries import TaskQuery, decode_cursor, encode_cursor
+from tidemill.services.regions import Regions, find_region
+from tidemill.services.runs import locked_run, request_stop
+from tidemill.services.task_views import (
+    Standing,
+    event_view,
+    instance_view,
+    progress_view,
+    run_view,
+    task_summary,
+    task_view,
+)
 from tidemill.store.base import Store, Tx
-from tidemill.store.events import add_event
-from tidemill.store.records import Owner, TaskRow
-from tidemill.store.runs import claim_output, insert_run
-from tidemill.store.tasks import find_idempotent, insert_task
-from tidemill.wire.quantities import format_bytes
-from tidemill.wire.taskfile import TaskFile, dump_task
+from tidemill.store.events import list_events
+from tidemill.store.journal import SqlJournal
+from tidemill.store.plans import delete_plans
+from tidemill.store.records import InstanceRow, RunRow, TaskRow
+from tidemill.store.runs import kept_instances, list_instances, list_runs, set_run
+from tidemill.store.tasks import TaskFilter, count_tasks, delete_task, list_tasks
+from tidemill.wire.requests import ResumeRequest
+from tidemill.wire.taskfile import TaskFile
+from tidemill.wire.views import (
+    DeletedView,
+    EventView,
+    InstanceView,
+    LogView,
+    Page,
+    ProgressView,
+    RunView,
+    TaskSummary,
+    TaskView,
+)
+from tidemill_runtime.contract import Counts
 
 
-@dataclass(frozen=True)
-class _Program:
-    """What a task runs: shown is the model as people see it. Digests of packages, None where there is none."""
-
-    shown: str | None
-    version: str | None
-    model: str | None
-    code: str | None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A task that was found to be good."""
-
-    task: TaskFile
-    region: Region
-    program: _Program
-    checked: Checked
-    claim: str
-    model_path: Path | None
-    code_path: Path | None
-
-
-class TaskMaking:
-    """Creates tasks and new runs of them."""
-
-    def __init__(self, store: Store, clock: Clock, regions: Regions, models: Models, packages: Packages) -> None:
+class Tasks:
+    def __init__(self, store: Store, clock: Clock, regions: Regions, making: TaskMaking) -> None:
         self._store = store
         self._clock = clock
         self._regions = regions
-        self._models = models
-        self._packages = packages
+        self._making = making
 
-    def create(self, actor: Actor, task: TaskFile, key: str | None) -> TaskId:
-        """The id of the new task, or of the one that was made under this idempotency key by the same request.
+    # changing
 
-        Raises Conflict for a key that stands for another request, OutputTaken, and Refused of all kinds.
-        """
-        account, region = AccountId(actor.account), RegionName(task.region)
-        digest = _request_digest(task)
-        if key is not None:
-            with self._store.read() as tx:
-                made = _made_before(find_idempotent(tx, account, region, key), digest)
-            if made is not None:
-                return made
-        ready = self._check(actor, task)
+    def create(self, actor: Actor, task: TaskFile, key: str | None) -> TaskView:
+        """The new task, or the one that was made under this idempotency key by the same request."""
+        return self.get(actor, self._making.create(actor, task, key))
+
+    def stop(self, actor: Actor, task: TaskId) -> TaskView:
+        """Asks for the end of a task. Raises Conflict for one that has ended otherwise than by being stopped."""
         with self._store.write() as tx:
-            if key is not None:
-                tx.serialise(f"idempotency {account} {region} {key}")
-                made = _made_before(find_idempotent(tx, account, region, key), digest)
-                if made is not None:
-                    return made
-            return self._insert(tx, actor, ready, key, digest)
+            row = own_task(tx, actor, task, lock=True)
+            if row.status in FINAL and row.status is not TaskStatus.STOPPED:
+                raise Conflict(f"the task is {row.status}; there is nothing to stop.", field="task")
+            run = locked_run(tx, row.run)
+            request_stop(tx, run, Reason.STOPPED_BY_USER, "", self._clock.now(), actor=actor.user)
+        return self.get(actor, task)
 
-    # before anything is written
+    def resume(self, actor: Actor, task: TaskId, change: ResumeRequest) -> TaskView:
+        """A new run that computes what is missing."""
+        self._making.resume(actor, task, change)
+        return self.get(actor, task)
 
-    def _check(self, actor: Actor, task: TaskFile, *, owner: TaskId | None = None) -> _Ready:
-        region = find_region(self._regions, task.region)
-        _check_supported(task)
-        _check_resources(task, region)
+    def delete(self, actor: Actor, task: TaskId) -> DeletedView:
+        """Removes a task that has ended, its staging first. Raises Conflict for one that has not. May be repeated."""
+        with self._store.write() as tx:
+            row = own_task(tx, actor, task, lock=True)
+            if row.status not in FINAL:
+                raise Conflict(f"the task is {row.status}.", field="task", remedy="Stop it, and wait for its end.")
+            runs = list_runs(tx, task)
+            for run in runs:  # from here on it cannot be resumed
+                set_run(tx, run.id, {"sweep_at": None})
+            kept = [instance for run in runs for instance in kept_instances(tx, run.id)]
+        self._remove_staging(row, kept)
+        delete_plans(self._store, task)
+        with self._store.write() as tx:
+            row = own_task(tx, actor, task, lock=True)
+            delete_task(tx, row)
+        return DeletedView(
+            id=task,
+            removed=[f"task {row.name}", f"{len(runs)} runs with their history" if len(runs) > 1 else "its history"],
+            kept=[f"the results in {row.output}"] if row.status is TaskStatus.SUCCEED else [f"what is in {row.output}"],
+        )
+
+    def _remove_staging(self, row: TaskRow, kept: Sequence[InstanceId]) -> None:
+        region = find_region(self._regions, row.region)
+        region.engine.forget(kept)
+        output = parse_location(row.output, field="output").as_folder()
+        region.objects.delete_below(output.child(layout.task_folder(row.id)))
+        release_claim(region.objects, output, row.id)
+
+    # reading
+
+    def get(self, actor: Actor, task: TaskId) -> TaskView:
         with self._store.read() as tx:
-            program = self._program(tx, actor, task)
-        checked = check_task(task, region.objects, base=None, local_paths=actor.operator, owner=owner)
-        check_result_format(checked.formats.result)
-        model_path = self._packages.materialise(program.model) if program.model else None
-        code_path = self._packages.materialise(program.code) if program.code else None
-        if not task.command:
-            check_callable(model_path, code_path)
-        claim = _claim_uri(region, checked.output)
-        return _Ready(task, region, program, checked, claim, model_path, code_path)
+            row = own_task(tx, actor, task)
+            run = latest_run(tx, row)
+            instances = list_instances(tx, run.id)
+            standing = self._standing(tx, row, run)
+        return task_view(row, run, instances, standing.counts, self._clock.now())
 
-    def _program(self, tx: Tx, actor: Actor, task: TaskFile) -> _Program:
-        """What the task's references mean; what they mean stays as long as the transaction (if it writes)."""
-        code = None
-        if task.code is not None:
-            code = parse_package(task.code, field="code").digest
-            self._packages.require(tx, actor, code, field="code")
-        if task.model is None:
-            return _Program(None, None, None, code)
-        named = parse_model(task.model, field="model")
-        if isinstance(named, ModelReference):
-            found = self._models.resolve(tx, actor, task.region, named, field="model")
-            return _Program(found.reference, found.version, found.digest, code, found.warnings)
-        self._packages.require(tx, actor, named.digest, field="model")
-        return _Program(str(named), None, named.digest, code)
-
-    # writing
-
-    def _insert(self, tx: Tx, actor: Actor, ready: _Ready, key: str | None, digest: str) -> TaskId:
-        task, now = ready.task, self._clock.now()
-        program = self._program(tx, actor, task)
-        if program != ready.program:
-            raise Conflict(
-                f"{task.model!r} was changed while the task was being checked.", field="model", remedy="Try again."
+    def list(self, actor: Actor, query: TaskQuery, limit: int, cursor: str | None) -> Page[TaskSummary]:
+        """A page, and how many match in all."""
+        account, region = AccountId(actor.account), RegionName(query.region or "")
+        find_region(self._regions, region)
+        wanted = _filter(query)
+        after = None
+        if cursor:
+            value, last = decode_cursor(cursor, [float, str])
+            after = (value, str(last))
+        with self._store.read() as tx:
+            rows = list_tasks(
+                tx,
+                account,
+                region,
+                wanted,
+                sort=query.order_by,
+                descending=query.descending,
+                after=after,
+                limit=limit + 1,
             )
-        made = new_task_id(int(now * 1000))
-        run = run_id(made, 1)
-        owner = Owner(AccountId(actor.account), RegionName(task.region), actor.user)
-        deadline = None if task.deadline is None else now + task.deadline
-        insert_task(
-            tx,
-            {
-                **owner.values,
-                "id": made,
-                "name": task.name,
-                "description": task.description,
-                "spec": dump_task(task),
-                "tags": dict(task.tags),
-                "output": str(ready.checked.output),
-                "model": program.shown or task.image,
-                "model_version": program.version,
-                "model_digest": program.model,
-                "code_digest": program.code,
-                "instances": task.instances,
-                "priority": task.priority,
-                "status": TaskStatus.INIT,
-                "run": run,
-                "created": now,
-                "updated": now,
-                "deadline": deadline,
-                "idempotency_key": key,
-                "idempotency_digest": digest,
-            },
-        )
-        self._insert_run(tx, owner, ready, made, 1, now, spec=None, plan=None)
-        _say(tx, owner, made, "task.created", f"Created by {actor.user}.", now)
-        for warning in program.warnings:
-            _say(tx, owner, made, "task.warning", warning, now, warning=True)
-        return made
+            total = count_tasks(tx, account, region, wanted)
+            shown = [task_summary(row, self._counts(tx, row)) for row in rows[:limit]]
+        more = len(rows) > limit
+        key = (getattr(rows[limit - 1], query.order_by), rows[limit - 1].id) if more else ()
+        return Page[TaskSummary](items=shown, next_cursor=encode_cursor(*key) if more else None, total=total)
 
-    def _insert_run(
-        self,
-        tx: Tx,
-        owner: Owner,
-        ready: _Ready,
-        task: TaskId,
-        number: int,
-        now: float,
-        *,
-        spec: dict[str, Any] | None,
-        plan: str | None,
-    ) -> RunId:
-        """spec: where it differs from the task's. plan: of an earlier run, to go on with."""
-        run = run_id(task, number)
-        insert_run(
-            tx,
-            {
-                **owner.values,
-                "id": run,
-                "task": task,
-                "number": number,
-                "status": TaskStatus.INIT,
-                "priority": ready.task.priority,
-                "spec": spec,
-                "checked": dump_checked(ready.checked),
-                "model_path": None if ready.model_path is None else str(ready.model_path),
-                "code_path": None if ready.code_path is None else str(ready.code_path),
-                "instances": ready.task.instances,
-                "plan": plan,
-                "planned": now if plan else None,
-                "deadline": None if ready.task.deadline is None else now + ready.task.deadline,
-                "created": now,
-            },
-        )
-        taken = claim_output(tx, owner, ready.claim, task, run, now)
-        if taken is not None:
-            raise OutputTaken(
-                f"{ready.checked.output} is being written by the task {taken}.",
-                field="output.path",
-                remedy="Name another folder, or wait for that task to end.",
-            )
-        tx.wake("place" if plan else "plan")
-        return run
+    def progress(self, actor: Actor, task: TaskId) -> ProgressView:
+        with self._store.read() as tx:
+            row = own_task(tx, actor, task)
+            run = latest_run(tx, row)
+            instances = list_instances(tx, run.id)
+            standing = self._standing(tx, row, run)
+        return progress_view(row, run, instances, standing, self._clock.now())
 
+    def runs(self, actor: Actor, task: TaskId) -> Page[RunView]:
+        """Newest first."""
+        now = self._clock.now()
+        with self._store.read() as tx:
+            own_task(tx, actor, task)
+            found = list_runs(tx, task)
+        return Page[RunView](items=[run_view(run, now) for run in reversed(found)], total=len(found))
 
-def _claim_uri(region: Region, folder: Location) -> str:
-    """The one name of an output folder, however it is written: a real path, or region, bucket and key. Ends in `/`."""
-    access = region.objects.grant_read(folder, 60.0)
-    if access.kind == "path":
-        return "file:" + os.path.realpath(access.location).rstrip("/") + "/"
-    return f"bucket:{region.name}/{folder.bucket}/{folder.key}"
-
-
-def _check_supported(task: TaskFile) -> None:
-    """What a task may ask for only where there is something to give it."""
-    if task.image is not None:
-        raise InvalidValue(
-            f"{task.image!r} needs a container engine, and this server has none.",
-            field="image",
-            remedy="Leave it out: the task then runs in the server's own Python.",
-        )
-    if task.secrets:
-        raise InvalidValue(
-            f"there is no secret {task.secrets[0]!r}.", field="secrets", remedy="This server stores no secrets; use env."
+    def instances(
+        self, actor: Actor, task: TaskId, run: str | None, limit: int, cursor: str | None
+    ) -> Page[InstanceView]:
+        """Of one run or of all, the newest run first."""
+        skip = int(decode_cursor(cursor, [int])[0]) if cursor else 0
+        if skip < 0:
+            raise InvalidValue("is not a cursor of this list.", field="cursor", remedy="Use `next_cursor` of a page.")
+        with self._store.read() as tx:
+            own_task(tx, actor, task)
+            runs = [each for each in reversed(list_runs(tx, task)) if run is None or each.id == run]
+            if run is not None and not runs:
+                raise NotFound(f"no run {run[:80]!r} of this task.", field="run")
+            found = [instance for each in runs for instance in list_instances(tx, each.id)]
+        shown = found[skip : skip + limit]
+        more = skip + limit < len(found)
+        return Page[InstanceView](
+            items=[instance_view(each) for each in shown],
+            next_cursor=encode_cursor(skip + limit) if more else None,
+            total=len(found),
         )
 
-
-def _check_resources(task: TaskFile, region: Region) -> None:
-    """Raises InvalidValue for what the engine could never give, even if nothing else ran."""
-    capacity = region.engine.capacity()
-    wanted = task.resources
-    if wanted.gpu * 100 * task.instances > capacity.gpu_percent:
-        raise InvalidValue(
-            f"{wanted.gpu * task.instances:g} cards are asked for, the engine has {capacity.gpu_percent / 100:g}.",
-            field="resources.gpu",
-            remedy="Ask for fewer." if capacity.gpu_percent else "Leave it out.",
-        )
-    if (wanted.cpu or 0) * task.instances > capacity.millicores:
-        raise InvalidValue(
-            f"{task.instances} × {(wanted.cpu or 0) / 1000:g} cores are asked for, the engine has "
-            f"{capacity.millicores / 1000:g}.",
-            field="resources.cpu",
-            remedy="Ask for less, or for fewer instances.",
-        )
-    if (wanted.memory or 0) * task.instances > capacity.memory_bytes:
-        raise InvalidValue(
-            f"{task.instances} × {format_bytes(wanted.memory or 0)} are asked for, the engine has "
-            f"{format_bytes(capacity.memory_bytes)}.",
-            field="resources.memory",
-            remedy="Ask for less, or for fewer instances.",
+    def events(self, actor: Actor, task: TaskId, after: int, limit: int) -> Page[EventView]:
+        """Events with an id above `after`, oldest first."""
+        with self._store.read() as tx:
+            own_task(tx, actor, task)
+            found = list_events(tx, task, after=after, limit=limit + 1)
+        more = len(found) > limit
+        return Page[EventView](
+            items=[event_view(event) for event in found[:limit]],
+            next_cursor=str(found[limit - 1].id) if more else None,
         )
 
-
-def _request_digest(task: TaskFile) -> str:
-    return hashlib.sha256(json.dumps(dump_task(task), sort_keys=True).encode()).hexdigest()
-
-
-def _made_before(row: TaskRow | None, digest: str) -> TaskId | None:
-    """The task of an earlier request with this key. Raises Conflict if that was another request."""
-    if row is None:
-        return None
-    if row.idempotency_digest != digest:
-        raise Conflict(
-            f"this key stands for another request, which made the task {row.id}.",
-            field="Idempotency-Key",
-            remedy="Use a new key for a new task.",
+    def logs(self, actor: Actor, task: TaskId, instance: str | None, offset: int, limit_bytes: int) -> LogView:
+        """What an instance printed, from a byte on; negative counts from what there is now. Cut at the end of a line."""
+        with self._store.read() as tx:
+            row = own_task(tx, actor, task)
+            chosen = _choose(list_runs(tx, task), tx, instance)
+        engine = find_region(self._regions, row.region).engine
+        if offset < 0:
+            size = engine.logs(chosen.id, 2**62, 0)[1]
+            offset = max(0, min(size, 2**62) + offset)
+        data, after = engine.logs(chosen.id, offset, limit_bytes)
+        ended = chosen.status in INSTANCE_FINAL and len(data) < limit_bytes
+        if not ended and data and (end := data.rfind(b"\n") + 1):
+            after -= len(data) - end
+            data = data[:end]
+        return LogView(
+            instance=chosen.id,
+            offset=after - len(data),
+            next_offset=after,
+            text=data.decode("utf-8", "replace"),
+            ended=ended,
         )
-    return row.id
+
+    def _counts(self, tx: Tx, row: TaskRow) -> Counts | None:
+        """Of committed work, for a task that is under way; its row has them once it has ended."""
+        if row.status in FINAL or row.status is TaskStatus.INIT:
+            return None
+        return self._standing(tx, row, latest_run(tx, row)).counts
+
+    def _standing(self, tx: Tx, row: TaskRow, run: RunRow) -> Standing:
+        if run.status in FINAL or run.plan is None:
+            return Standing(run.counts, run.splits_done, run.bytes_done, run.splits, run.bytes)
+        totals = SqlJournal(self._store, run.id).totals_in(tx)
+        return Standing(totals.counts, totals.splits_done, totals.bytes_done, totals.splits, totals.bytes)
 
 
-def _say(tx: Tx, owner: Owner, task: TaskId, name: str, message: str, now: float, *, warning: bool = False) -> None:
-    add_event(tx, owner, task, kind="task", subject=task, name=name, message=message, now=now, warning=warning)
+def _filter(query: TaskQuery) -> TaskFilter:
+    tags = dict(tag.split(":", 1) for tag in query.tags if ":" in tag)
+    return TaskFilter(
+        statuses=query.statuses,
+        name=query.name,
+        name_part=query.name_contains,
+        model=query.model,
+        tags=tags,
+        tag_keys=[tag for tag in query.tags if ":" not in tag],
+        created_from=None if query.created_after is None else query.created_after.timestamp(),
+        created_until=None if query.created_before is None else query.created_before.timestamp(),
+    )
+
+
+def _choose(runs: Sequence[RunRow], tx: Tx, instance: str | None) -> InstanceRow:
+    """The instance of this id, or the newest. Raises NotFound."""
+    for run in reversed(runs):
+        found = [each for each in list_instances(tx, run.id) if instance is None or each.id == instance]
+        if found:
+            return max(found, key=lambda each: each.created)
+    if instance is not None:
+        raise NotFound(f"no instance {instance[:80]!r} of this task.", field="instance")
+    raise NotFound("no instance was started yet.", field="instance", remedy="Wait until the task is placed.")

@@ -91,7 +91,8 @@ class Blobs:
                     f"{file.path!r} is {size} bytes long, not {file.size}.", field="files", remedy="Read it again."
                 )
         digest = package_digest(files)
-        self.put([canonical(files)], digest)
+        if self.size(digest) is None:
+            self.put([canonical(files)], digest)
         return digest
 
     def package_files(self, digest: str) -> list[PackageFile]:

@@ -23,12 +23,17 @@ SORTS = ("created", "updated", "name")
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """Everything given has to hold. name: whole; name_prefix: its beginning. Times in seconds, [from, until)."""
+    """Everything given has to hold. name: whole; name_prefix: its beginning; name_part: anywhere in it. model: as it is
+    shown (`churn@2`), or all versions of it (`churn`). tag_keys: tags with any value. Times in seconds, [from, until).
+    """
 
     statuses: Sequence[TaskStatus] = ()
     name: str | None = None
     name_prefix: str | None = None
+    name_part: str | None = None
+    model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    tag_keys: Sequence[str] = ()
     created_from: float | None = None
     created_until: float | None = None
 
@@ -73,22 +78,35 @@ def list_tasks(
     limit: int = 20,
 ) -> list[TaskRow]:
     """A page. sort: one of SORTS. after: (value of the sort field, id) of the last task of the page before."""
-    query = _filtered(sa.select(*columns(TaskRow, tasks)), account, region, wanted)
-    by = tasks.c[sort]
+    tagged = _tag_aliases(wanted)
+    query = _filtered(sa.select(*columns(TaskRow, tasks)), account, region, wanted, tagged)
+    by, last = tasks.c[sort], tasks.c.id
+    if tagged and sort == "created":  # the index of tags has them in this order: nothing is sorted
+        by, last = tagged[0].c.created, tagged[0].c.task
     if after is not None:
-        place, here = sa.tuple_(by, tasks.c.id), sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
+        place, here = sa.tuple_(by, last), sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
         query = query.where(place < here if descending else place > here)
-    order = (by.desc(), tasks.c.id.desc()) if descending else (by, tasks.c.id)
+    order = (by.desc(), last.desc()) if descending else (by, last)
     return [record(TaskRow, row) for row in tx.execute(query.order_by(*order).limit(limit))]
 
 
 def count_tasks(tx: Tx, account: AccountId, region: RegionName, wanted: TaskFilter = TaskFilter()) -> int:
     """How many tasks a filter has in all."""
     counted = len(wanted.tags) <= 1 and all(
-        value is None for value in (wanted.name, wanted.name_prefix, wanted.created_from, wanted.created_until)
+        value is None
+        for value in (
+            wanted.name,
+            wanted.name_prefix,
+            wanted.name_part,
+            wanted.model,
+            wanted.created_from,
+            wanted.created_until,
+        )
     )
+    counted = counted and not wanted.tag_keys
     if not counted:
-        query = _filtered(sa.select(sa.func.count()).select_from(tasks), account, region, wanted)
+        counting = sa.select(sa.func.count()).select_from(tasks)
+        query = _filtered(counting, account, region, wanted, _tag_aliases(wanted))
         return int(tx.execute(query).scalar_one())
     key, text = next(iter(wanted.tags.items()), ("", ""))
     held = sa.select(sa.func.coalesce(sa.func.sum(task_counts.c.total), 0)).where(
@@ -150,7 +168,14 @@ def delete_task(tx: Tx, task: TaskRow) -> None:
         )
 
 
-def _filtered(query: sa.Select[Any], account: AccountId, region: RegionName, wanted: TaskFilter) -> sa.Select[Any]:
+def _tag_aliases(wanted: TaskFilter) -> list[sa.Alias]:
+    """The table of tags, once for each tag that is asked for."""
+    return [task_tags.alias(f"tag{number}") for number in range(len(wanted.tags))]
+
+
+def _filtered(
+    query: sa.Select[Any], account: AccountId, region: RegionName, wanted: TaskFilter, tagged: Sequence[sa.Alias]
+) -> sa.Select[Any]:
     query = query.where(tasks.c.account == account, tasks.c.region == region)
     if wanted.statuses:
         query = query.where(tasks.c.status.in_(wanted.statuses))
@@ -158,13 +183,21 @@ def _filtered(query: sa.Select[Any], account: AccountId, region: RegionName, wan
         query = query.where(tasks.c.name == wanted.name)
     if wanted.name_prefix:
         query = query.where(tasks.c.name >= wanted.name_prefix, tasks.c.name < wanted.name_prefix + "\U0010ffff")
+    if wanted.name_part:
+        query = query.where(tasks.c.name.contains(wanted.name_part, autoescape=True))
+    if wanted.model is not None:
+        exact = tasks.c.model == wanted.model
+        versions = sa.and_(tasks.c.model >= f"{wanted.model}@", tasks.c.model < f"{wanted.model}A")  # "A" is after "@"
+        query = query.where(exact if "@" in wanted.model else sa.or_(exact, versions))
     if wanted.created_from is not None:
         query = query.where(tasks.c.created >= wanted.created_from)
     if wanted.created_until is not None:
         query = query.where(tasks.c.created < wanted.created_until)
-    for number, (key, text) in enumerate(wanted.tags.items()):
-        tag = task_tags.alias(f"tag{number}")
+    for tag, (key, text) in zip(tagged, wanted.tags.items(), strict=True):
         query = query.join(
             tag, sa.and_(tag.c.task == tasks.c.id, tag.c.account == account, tag.c.region == region)
         ).where(tag.c.key == key, tag.c.value == text)
+    for key in wanted.tag_keys:
+        tagged = sa.exists().where(task_tags.c.task == tasks.c.id, task_tags.c.key == key)
+        query = query.where(tagged)
     return query

@@ -426,11 +426,11 @@ class ReceiptView(View):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    version: int
     task: str
-    inputs: int
-    ok: int
-    failed: int
-    skipped: int
+    run: str
+    name: str
+    counts: CountsView
 
 
 class ServerView(View):
