@@ -43,7 +43,13 @@ class Call:
 
         given = self.loaded.settings.client
         key = given.secret_key.get_secret_value() if given.secret_key else None
-        return Client(given.url, secret_id=given.secret_id, secret_key=key, data=self.loaded.settings.data)
+        return Client(
+            given.url,
+            secret_id=given.secret_id,
+            secret_key=key,
+            credentials=given.credentials,
+            data=self.loaded.settings.data,
+        )
 
     def confirm(self, question: str, yes: bool) -> None:
         """Asks, unless `yes`. Raises InvalidValue where nobody can answer, typer.Exit where the answer is no."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from tidemill.cli.commands import Call, command
 from tidemill.cli.times import local
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.wire.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from tidemill.wire.views import ObjectView
 
 app = typer.Typer(no_args_is_help=True, help="Objects of the server's buckets: put, get, list, delete.")
 
@@ -42,7 +45,7 @@ def put(
         pairs = [(path, address + path.name if address.endswith("/") else address)]
     else:
         raise NotFound(f"no file or folder {source!r}.", field="SOURCE", remedy="Check the path.")
-    views = []
+    views: list[ObjectView] = []
     for file, target in pairs:
         views.append(call.client.objects.put(target, file))
         call.out.note(f"{file} → {target}")
@@ -113,5 +116,5 @@ def _below(folder: Path, name: str) -> Path:
     return folder.joinpath(*parts)
 
 
-def _total(views: list[object]) -> str:
-    return format_bytes(sum(getattr(view, "size_bytes", 0) for view in views))
+def _total(views: list[ObjectView]) -> str:
+    return format_bytes(sum(view.size_bytes for view in views))

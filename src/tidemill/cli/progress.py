@@ -139,7 +139,7 @@ class NotebookProgress(Progress):
     """One line of a notebook's cell, replaced a few times a second."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display  # there, where this is called for
+        from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]  # there is one in a notebook
 
         self._html = HTML
         self._handle = display(HTML(""), display_id=True)

@@ -33,8 +33,8 @@ _SETTINGS = """\
 # Settings
 
 One file, `tidemill.toml`: the one that `--config` (or `TIDEMILL_CONFIG`) names, else the one in the current folder,
-else `~/.config/tidemill/tidemill.toml`. Over it go variables: `server.port` is `TIDEMILL_SERVER__PORT`; those that users
-of a server set most have short names, `TIDEMILL_URL`, `TIDEMILL_CREDENTIALS`, `TIDEMILL_SECRET_ID` and
+else `~/.config/tidemill/tidemill.toml`. Over it go variables: `server.port` is `TIDEMILL_SERVER__PORT`; those that
+users of a server set most have short names, `TIDEMILL_URL`, `TIDEMILL_CREDENTIALS`, `TIDEMILL_SECRET_ID` and
 `TIDEMILL_SECRET_KEY`. Over those go flags of the command line. Unknown keys are refused. `tidemill config show` prints
 what is in force, and whence.
 

@@ -323,10 +323,10 @@ def _follow(call: Call, task_id: str) -> int:
             f"The task goes on. Watch it: tidemill task watch {task_id}; stop it: tidemill task stop {task_id}"
         )
         return EXIT_INTERRUPTED
-    view = call.client.tasks.get(task_id)
+    ended = call.client.tasks.get(task_id)
     failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task_id))
-    status = tell(call.out, ending_of(view), failures)
-    if view.status in ("STOPPED", "FAILED"):
+    status = tell(call.out, ending_of(ended), failures)
+    if ended.status in ("STOPPED", "FAILED"):
         call.out.note(f"What was committed is kept. To go on: tidemill task resume {task_id}")
     return status
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidemill.domain.errors import InvalidValue, NotFound, TooLarge
+from tidemill.domain.references import is_folder
 from tidemill.wire.sections import Section, field_types
 from tidemill.wire.taskfile import NAME_MAX, TaskFile, dump_task, parse_task
 
@@ -141,11 +142,6 @@ def resolve_path(text: str, base: Path) -> str:
     return joined.rstrip("/") + "/" if folder else joined
 
 
-def is_folder_reference(text: str) -> bool:
-    """Whether a `model` names a folder: an entry of the repository has neither a slash nor a leading dot or tilde."""
-    return "/" in text or text.startswith((".", "~"))
-
-
 def _make_absolute(data: dict[str, Any], key: str, base: Path, repository: bool) -> None:
     above, _, last = key.rpartition(".")
     inner = data.get(above) if above else data
@@ -154,7 +150,7 @@ def _make_absolute(data: dict[str, Any], key: str, base: Path, repository: bool)
     value = inner.get(last) if isinstance(inner, MutableMapping) else None
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(inner, MutableMapping) and isinstance(value, str):
-        if key == "model" and repository and not is_folder_reference(value):
+        if key == "model" and repository and not is_folder(value):
             return
         path = resolve_path(value, base)
         inner[last] = path if above else path.rstrip("/") or path
