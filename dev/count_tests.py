@@ -1,4 +1,4 @@
-"""Prints `passed failed` of a JUnit report of pytest; ends with 1 when no test ran or there is no report. For .ci/run."""
+"""Prints `passed failed` of a JUnit report of pytest; ends with 1 when no test ran. For .ci/run."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ def test_every_target_of_the_makefile_has_help() -> None:
     helped = re.findall(r"^([a-z][a-z-]*):.* ## \S", makefile, re.MULTILINE)
     assert sorted(targets) == sorted(phony)
     assert sorted(helped) == sorted(targets)
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [line.split()[1] for line in shown.splitlines()] == helped
 
 
