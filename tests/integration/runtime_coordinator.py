@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -332,7 +332,7 @@ class HttpDoor:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> HttpDoor:  # noqa: PYI034 (Python 3.9)
         self.thread.start()
         return self
 
