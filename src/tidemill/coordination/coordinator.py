@@ -116,8 +116,10 @@ class Coordinator:
         if wish is Wish.STOP or report.fault is not None:
             return "stop"
         if wish is Wish.FLUSH:
-            # "stopping" is how an instance says that it has heard; holding nothing, that it is through with it.
-            return "stop" if report.state == "stopping" and not report.held else "flush"
+            # "stopping" is how an instance says that it has heard. When nothing computed is left to commit, all that it
+            # could still give is the mini-batch in hand, and nobody wants to wait for that.
+            flushed = report.state == "stopping" and not report.pending.inputs and not report.commits
+            return "stop" if flushed else "flush"
         if exchanged.open == 0 and exchanged.leased == 0:
             return "finish"
         idle = not report.held and not exchanged.granted
