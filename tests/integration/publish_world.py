@@ -14,10 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill_runtime.contract import Access, Commit, Counts, Cursor, PartTarget, Report, ResultFormat
-from tidemill_runtime.isolation import Failure
-from tidemill_runtime.sink import PartWriter
-
 from tidemill.domain import layout
 from tidemill.domain.ids import TaskId
 from tidemill.domain.location import Location, parse_location
@@ -32,6 +28,9 @@ from tidemill.ports.objects import Objects
 from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.settings import BucketSection
 from tidemill.wire.sections import Secret
+from tidemill_runtime.contract import Access, Commit, Counts, Cursor, PartTarget, Report, ResultFormat
+from tidemill_runtime.isolation import Failure
+from tidemill_runtime.sink import PartWriter
 
 TASK = TaskId("batch-test")
 POISON = Failure("model_error", "ValueError", "poison", 'File "m.py", line 3', 2)

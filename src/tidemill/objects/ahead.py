@@ -19,15 +19,7 @@ class Ahead:
     `stream` is to be called once for each piece, in order, each time to its end.
     """
 
-    def __init__(
-        self,
-        pieces: Sequence[Piece],
-        read: Read,
-        pool: Executor,
-        *,
-        range_bytes: int,
-        window: int,
-    ) -> None:
+    def __init__(self, pieces: Sequence[Piece], read: Read, pool: Executor, *, range_bytes: int, window: int) -> None:
         self._read = read
         self._pool = pool
         self._window = window
@@ -35,7 +27,7 @@ class Ahead:
         self._waiting: deque[tuple[int, Future[bytes]]] = deque()
         self._streams = 0
 
-    def stream(self, piece: Piece) -> Iterator[bytes]:  # noqa: ARG002 - the shape that `Assembly` asks for
+    def stream(self, piece: Piece) -> Iterator[bytes]:
         number = self._streams
         self._streams += 1
         self._fill()

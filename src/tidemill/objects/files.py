@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tidemill.domain.errors import (
     Conflict,
@@ -22,9 +22,11 @@ from tidemill.domain.errors import (
     TidemillError,
 )
 
+T = TypeVar("T")
 TEMPORARY = ".~tidemill-"
 """Begins the names of temporary files, which are no objects and are never listed."""
 
+_ATTEMPTS = 50
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
@@ -36,10 +38,7 @@ def translated(error: OSError, where: object) -> TidemillError:
     if error.errno in (errno.ENOENT, errno.ENXIO):
         return NotFound(f"{where} is not there.")
     if error.errno in _DENIED:
-        return StorageDenied(
-            f"{where}: {reason}.",
-            remedy="Check who owns the folder and what it permits.",
-        )
+        return StorageDenied(f"{where}: {reason}.", remedy="Check who owns the folder and what it permits.")
     if error.errno in _FULL:
         return StorageFull(f"{where}: {reason}.", remedy="Free some space; work goes on where it was.")
     if error.errno in _NAMES:
@@ -68,18 +67,15 @@ class Temporary:
         self._name: str | None = None
         self._fd = _unnamed(folder)
         if self._fd < 0:
-            self._name = fallback or temporary_name(folder)
-            os.makedirs(os.path.dirname(self._name), exist_ok=True)
-            self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._name = name = fallback or temporary_name(folder)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._fd = in_folder(os.path.dirname(name), lambda: os.open(name, flags, 0o666))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._fd)
         if self._name is not None:
@@ -93,6 +89,9 @@ class Temporary:
 
     def link(self, path: str) -> None:
         """Gives the file its name. Raises FileExistsError if something has it: one of many wins."""
+        in_folder(os.path.dirname(path), lambda: self._link(path))
+
+    def _link(self, path: str) -> None:
         if self._name is None:
             # Python follows links only if it is given a descriptor too; beside an absolute path that means nothing.
             os.link(f"/proc/self/fd/{self._fd}", path, src_dir_fd=self._fd, follow_symlinks=True)
@@ -121,6 +120,24 @@ def replace_by(link: Callable[[str], None], path: str) -> None:
             os.unlink(name)
 
 
+def in_folder(folder: str, make: Callable[[], T]) -> T:
+    """What `make` makes in a folder that may have to be made first.
+
+    Again and again: whoever deletes the last object of a folder removes the folder too, and may do so in between.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return make()
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(folder) and not os.path.isdir(folder):
+                raise
+        except FileNotFoundError:  # one above it was removed in between
+            continue
+    return make()
+
+
 def temporary_name(folder: str) -> str:
     """A free name in the folder for what is not to be listed."""
     return f"{folder}/{TEMPORARY}{secrets.token_hex(8)}"
@@ -134,7 +151,8 @@ def _unnamed(folder: str) -> int:
     try:
         return os.open(folder, flag | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+        # EPERM is what ext4 says of a folder that is just being removed; a named file then tells what is the matter.
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EPERM):
             return -1
         raise
 
@@ -203,13 +221,7 @@ def _sorted_entries(folder: str, prefix: str, within: str | None) -> Iterator[tu
                     is_folder = entry.is_dir()
                 except OSError:  # a link that leads in a circle
                     continue
-                found.append(
-                    (
-                        prefix + entry.name + ("/" if is_folder else ""),
-                        entry.path,
-                        is_folder,
-                    )
-                )
+                found.append((prefix + entry.name + ("/" if is_folder else ""), entry.path, is_folder))
     except FileNotFoundError:
         return iter(())
     for name, _, _ in found:

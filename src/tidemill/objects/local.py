@@ -18,6 +18,7 @@ from tidemill.domain.location import Location
 from tidemill.objects.assembly import Assembly
 from tidemill.objects.files import (
     Temporary,
+    in_folder,
     is_within,
     open_regular,
     our_words,
@@ -99,12 +100,7 @@ class LocalObjects(Objects):
         return True
 
     def compose(
-        self,
-        target: Location,
-        pieces: Sequence[bytes | Piece],
-        *,
-        staging: Location,
-        replace: bool = False,
+        self, target: Location, pieces: Sequence[bytes | Piece], *, staging: Location, replace: bool = False
     ) -> Composed:
         path = self._to_write(target)
         assembly = Assembly(pieces, self._stream_piece)
@@ -152,10 +148,10 @@ class LocalObjects(Objects):
         with our_words(folder):
             syncfs(_nearest_folder(self._to_read(folder)))
 
-    def grant_read(self, location: Location, ttl_s: float) -> Access:  # noqa: ARG002 - a path does not expire
+    def grant_read(self, location: Location, ttl_s: float) -> Access:
         return Access("path", self._to_read(location))
 
-    def grant_write(self, location: Location, ttl_s: float) -> Access:  # noqa: ARG002 - a path does not expire
+    def grant_write(self, location: Location, ttl_s: float) -> Access:
         path = self._to_write(location)
         with our_words(location):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -167,13 +163,11 @@ class LocalObjects(Objects):
             nearest = _nearest_folder(path)
             if not os.path.isdir(nearest):
                 raise InvalidValue(f"{nearest} is a file, not a folder.", remedy="Name another folder.")
-            if not os.access(nearest, os.W_OK | os.X_OK):
-                raise StorageDenied(
-                    f"{nearest} cannot be written to.",
-                    remedy="Check who owns it and what it permits.",
-                )
-            with Temporary(nearest.rstrip("/")) as temporary:
-                temporary.write(b"tidemill")
+            try:
+                with Temporary(nearest.rstrip("/") or "/") as temporary:
+                    temporary.write(b"tidemill")
+            except FileNotFoundError as error:  # so does /proc answer, where nobody can make a file
+                raise StorageDenied(f"{nearest} cannot be written to.", remedy="Name another folder.") from error
 
     def _to_read(self, location: Location) -> str:
         """The path, with links resolved in a bucket so that none leads out of it."""
@@ -193,16 +187,10 @@ class LocalObjects(Objects):
     def _plain(self, location: Location) -> str:
         key = location.key
         if any(part in (".", "..") for part in key.split("/")) or "\0" in key or "//" in key:
-            raise InvalidValue(
-                f"{location} has an empty, `.` or `..` part.",
-                remedy="Write the path without it.",
-            )
+            raise InvalidValue(f"{location} has an empty, `.` or `..` part.", remedy="Write the path without it.")
         if self._root is None:
             if not key.startswith("/"):
-                raise InvalidValue(
-                    f"{location} is not an absolute path.",
-                    remedy="Give it from the root on.",
-                )
+                raise InvalidValue(f"{location} is not an absolute path.", remedy="Give it from the root on.")
             return key
         if key.startswith("/"):
             raise InvalidValue(f"{location} has an empty part.", remedy="Write the path without it.")
@@ -211,19 +199,12 @@ class LocalObjects(Objects):
     def _inside(self, real: str, location: Location) -> str:
         assert self._root is not None
         if not is_within(real, self._root):
-            raise StorageDenied(
-                f"{location} leads out of its bucket by a link.",
-                remedy="Remove the link.",
-            )
+            raise StorageDenied(f"{location} leads out of its bucket by a link.", remedy="Remove the link.")
         return real
 
     def _temporary(self, path: str, fallback: str | None = None) -> Temporary:
         folder = os.path.dirname(path)
-        try:
-            return Temporary(folder, fallback)
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            return Temporary(folder, fallback)
+        return in_folder(folder, lambda: Temporary(folder, fallback))
 
     def _stream_piece(self, piece: Piece) -> Iterator[bytes]:
         return self.stream(piece.location, piece.start, piece.stop)
@@ -246,23 +227,14 @@ class LocalObjects(Objects):
         assembly.run()
 
         def link(name: str) -> None:
-            os.link(source, name, follow_symlinks=False)
+            in_folder(os.path.dirname(name), lambda: os.link(source, name, follow_symlinks=False))
 
-        os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            if (
-                stat.S_IMODE(os.stat(source).st_mode) != self._mode
-            ):  # a part is its writer's own, a result is for others too
-                os.chmod(source, self._mode)
+            if stat.S_IMODE(os.stat(source).st_mode) != self._mode:
+                os.chmod(source, self._mode)  # a part is its writer's own, a result is for others too
             replace_by(link, path) if replace else link(path)
         except OSError as error:
-            if error.errno in (
-                errno.EXDEV,
-                errno.EMLINK,
-                errno.EPERM,
-                errno.EOPNOTSUPP,
-                errno.EEXIST,
-            ):
+            if error.errno in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.EEXIST):
                 return False
             raise
         return True
@@ -276,10 +248,7 @@ class LocalObjects(Objects):
                 digest.update(chunk)
             if digest.hexdigest() == made.sha256:
                 return made
-        raise Conflict(
-            f"{target} is there already, with other content.",
-            remedy="Move it away or use another folder.",
-        )
+        raise Conflict(f"{target} is there already, with other content.", remedy="Move it away or use another folder.")
 
 
 def _umask() -> int:
@@ -291,6 +260,10 @@ def _umask() -> int:
 
 def _nearest_folder(path: str) -> str:
     """The path itself, or the nearest above it that exists."""
-    while not os.path.lexists(path) and path not in ("/", ""):
-        path = os.path.dirname(path.rstrip("/"))
-    return path or "/"
+    while True:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            path = os.path.dirname(path.rstrip("/"))
+        else:
+            return path

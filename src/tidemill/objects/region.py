@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.location import Location
@@ -37,11 +36,7 @@ def open_region(
     retry_s: how long a storage that does not answer is tried before StorageUnavailable is raised.
     """
     return RegionObjects(
-        buckets,
-        data,
-        local_paths=local_paths,
-        environment_buckets=environment_buckets,
-        retry_s=retry_s,
+        buckets, data, local_paths=local_paths, environment_buckets=environment_buckets, retry_s=retry_s
     )
 
 
@@ -95,18 +90,10 @@ class RegionObjects(Objects):
         return self._at(location).create(location, data)
 
     def compose(
-        self,
-        target: Location,
-        pieces: Sequence[bytes | Piece],
-        *,
-        staging: Location,
-        replace: bool = False,
+        self, target: Location, pieces: Sequence[bytes | Piece], *, staging: Location, replace: bool = False
     ) -> Composed:
         store = self._at(target)
-        for other in (
-            staging,
-            *(piece.location for piece in pieces if not isinstance(piece, bytes)),
-        ):
+        for other in (staging, *(piece.location for piece in pieces if not isinstance(piece, bytes))):
             if self._at(other) is not store:
                 raise InvalidValue(f"{other} and {target} are not in the same store.")
         return store.compose(target, pieces, staging=staging, replace=replace)
@@ -138,8 +125,7 @@ class RegionObjects(Objects):
         if location.bucket is None:
             if not self._local_paths:
                 raise InvalidValue(
-                    f"{location} is a path of the server's machine.",
-                    remedy=f"Use a bucket: {self._names()}.",
+                    f"{location} is a path of the server's machine.", remedy=f"Use a bucket: {self._names()}."
                 )
             return self._paths
         found = self._opened.get(location.bucket)
@@ -153,16 +139,12 @@ class RegionObjects(Objects):
         section = self._buckets.get(name)
         if section is None:
             if not self._environment_buckets:
-                raise InvalidValue(
-                    f"there is no bucket {name!r}.",
-                    remedy=f"Declared are: {self._names()}.",
-                )
+                raise InvalidValue(f"there is no bucket {name!r}.", remedy=f"Declared are: {self._names()}.")
             return _environment_bucket(name, self._retry_s)
         if section.url is None:
             return _folder(self._data / "buckets" / name)
-        url = urlsplit(section.url)
-        if url.scheme == "file":
-            return _folder(Path(unquote(url.path)))
+        if section.url.startswith("file://"):
+            return _folder(Path(section.url.removeprefix("file://")))  # taken literally, as all addresses
         return _declared(name, section, self._retry_s)
 
     def _names(self) -> str:
@@ -175,11 +157,7 @@ def _folder(path: Path) -> Objects:
 
 
 def _declared(name: str, section: BucketSection, retry_s: float) -> Objects:
-    from tidemill.objects.s3 import (
-        S3Config,
-        S3Objects,
-        open_store,
-    )  # 20 ms that a run on local folders need not wait
+    from tidemill.objects.s3 import S3Config, S3Objects, open_store  # 20 ms that a run on local folders need not wait
 
     assert section.url is not None
     scheme, _, rest = section.url.partition("://")
@@ -194,6 +172,12 @@ def _declared(name: str, section: BucketSection, retry_s: float) -> Objects:
             f"{section.url!r} is no bucket.",
             field=f"buckets.{name}.url",
             remedy="Write s3://bucket or s3://bucket/prefix.",
+        )
+    if (section.access_key is None) != (section.secret_key is None):
+        raise InvalidValue(
+            "one of access_key and secret_key is missing.",
+            field=f"buckets.{name}",
+            remedy="Give both, or neither to use the machine's own role.",
         )
     store = open_store(
         S3Config(
@@ -215,12 +199,8 @@ def _environment_bucket(name: str, retry_s: float) -> Objects:
 
     environ = os.environ  # Amazon's own variables, not settings of ours
     endpoint = next(
-        (environ[key] for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if environ.get(key)),
-        None,
+        (environ[key] for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if environ.get(key)), None
     )
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    hosted = environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in (
-        "1",
-        "true",
-    )
+    hosted = environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
     return S3Objects(open_store(S3Config(name, endpoint, None, None, region, not hosted, retry_s)))

@@ -74,18 +74,11 @@ def open_store(config: S3Config) -> S3Store:
     keys = None
     if config.access_key is not None and config.secret_key is not None:
         # By a provider, not by settings: a session token in the environment would be sent with these keys.
-        keys = {
-            "access_key_id": config.access_key,
-            "secret_access_key": config.secret_key,
-            "expires_at": None,
-        }
+        keys = {"access_key_id": config.access_key, "secret_access_key": config.secret_key, "expires_at": None}
     return S3Store(
         config.bucket,
         config=settings,  # type: ignore[arg-type]
-        client_options={
-            "allow_http": endpoint.startswith("http://"),
-            "timeout": timedelta(seconds=120),
-        },
+        client_options={"allow_http": endpoint.startswith("http://"), "timeout": timedelta(seconds=120)},
         retry_config={
             "max_retries": 1000,
             "retry_timeout": timedelta(seconds=config.retry_s),
@@ -162,14 +155,7 @@ class S3Objects(Objects):
         token = secrets.token_hex(16)
         with our_words(location):
             try:
-                obstore.put(
-                    self._store,
-                    key,
-                    data,
-                    mode="create",
-                    attributes={WRITER: token},
-                    use_multipart=False,
-                )
+                obstore.put(self._store, key, data, mode="create", attributes={WRITER: token}, use_multipart=False)
             except AlreadyExistsError:  # perhaps by our own request, repeated because its answer was lost
                 with suppress(FileNotFoundError):
                     return obstore.get(self._store, key).attributes.get(WRITER) == token
@@ -177,12 +163,7 @@ class S3Objects(Objects):
         return True
 
     def compose(
-        self,
-        target: Location,
-        pieces: Sequence[bytes | Piece],
-        *,
-        staging: Location,
-        replace: bool = False,
+        self, target: Location, pieces: Sequence[bytes | Piece], *, staging: Location, replace: bool = False
     ) -> Composed:
         pieces = self._bounded(pieces)
         size = sum(len(p) if isinstance(p, bytes) else (p.stop or 0) - p.start for p in pieces)
@@ -328,10 +309,7 @@ class S3Objects(Objects):
                 digest.update(chunk)
             if digest.hexdigest() == made.sha256:
                 return made
-        raise Conflict(
-            f"{target} is there already, with other content.",
-            remedy="Move it away or use another folder.",
-        )
+        raise Conflict(f"{target} is there already, with other content.", remedy="Move it away or use another folder.")
 
 
 def _info(name: str, meta: obstore.ObjectMeta) -> ObjectInfo:

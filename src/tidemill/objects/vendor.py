@@ -6,21 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from obstore.exceptions import (
-    BaseError,
-    InvalidPathError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
-from tidemill.domain.errors import (
-    InvalidValue,
-    NotFound,
-    StorageDenied,
-    StorageFull,
-    StorageUnavailable,
-    TidemillError,
-)
+from tidemill.domain.errors import InvalidValue, NotFound, StorageDenied, StorageFull, StorageUnavailable, TidemillError
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -40,34 +28,19 @@ def translated(error: Exception, where: object) -> TidemillError:
     found = _CODE.search(text)
     code = found[1] if found else f"status {status}" if status else "no answer"
     if code == "NoSuchBucket":
-        return NotFound(
-            f"the bucket of {where} does not exist.",
-            remedy="Check the bucket's url in the settings.",
-        )
+        return NotFound(f"the bucket of {where} does not exist.", remedy="Check the bucket's url in the settings.")
     if isinstance(error, FileNotFoundError) or status == 404:
         return NotFound(f"{where} is not there.")
     if isinstance(error, (InvalidPathError, ValueError)):
         reason = text.partition("\n\nDebug source")[0]
-        return InvalidValue(
-            f"below {where} is a name that cannot be used: {reason}.",
-            remedy="Rename the object.",
-        )
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or status in (
-        401,
-        403,
-    ):
-        return StorageDenied(
-            f"{where}: the storage refuses ({code}).",
-            remedy="Check keys and permissions.",
-        )
+        return InvalidValue(f"below {where} is a name that cannot be used: {reason}.", remedy="Rename the object.")
+    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
+        return StorageDenied(f"{where}: the storage refuses ({code}).", remedy="Check keys and permissions.")
     if status == 507 or code in ("XMinioStorageFull", "QuotaExceeded"):
         return StorageFull(f"{where}: the storage is full ({code}).")
     if status is None or status >= 500 or status in _BUSY:
         return StorageUnavailable(f"{where}: the storage does not answer as it should ({code}).")
-    return StorageDenied(
-        f"{where}: the storage refuses the request ({code}).",
-        remedy="Check the bucket's settings.",
-    )
+    return StorageDenied(f"{where}: the storage refuses the request ({code}).", remedy="Check the bucket's settings.")
 
 
 @contextmanager

@@ -84,11 +84,7 @@ class Parts:
     def data(self, placed: PlacedPart) -> Piece:
         """All data of a part, to be composed; the part is checked on the way."""
         return Piece(
-            self.location(placed.part),
-            0,
-            placed.part.data_bytes,
-            sha256=placed.part.sha256,
-            checked_stop=placed.size,
+            self.location(placed.part), 0, placed.part.data_bytes, sha256=placed.part.sha256, checked_stop=placed.size
         )
 
     def load(self, placed: PlacedPart) -> bytes:

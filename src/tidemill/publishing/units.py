@@ -12,8 +12,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill_runtime.contract import Counts
-
 from tidemill.crashpoints import reach
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, OutputTaken, PartDamaged
@@ -25,6 +23,7 @@ from tidemill.objects.listing import read_listing
 from tidemill.ports.journal import CommittedPart, PublishedUnit
 from tidemill.ports.objects import Composed, Objects, Piece
 from tidemill.publishing.parts import Parts, PlacedPart
+from tidemill_runtime.contract import Counts
 
 LOADED_BYTES_MAX = 64 * 1024 * 1024
 """A pack whose parts are together larger is read range by range instead of once."""
