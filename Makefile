@@ -45,7 +45,8 @@ test-runtime: setup ## Run the runtime's tests on Python 3.9, or the oldest ther
 
 coverage: setup ## Fail unless the tests take every branch of the domain
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -q -m "$(MARKERS) and not postgres and not s3" tests/unit
+	$(BIN)/coverage run --source=src/tidemill/domain -m pytest -q -n $(JOBS) -m "$(MARKERS) and not postgres and not s3" \
+		$$(grep -l 'tidemill\.domain' tests/unit/test_*.py)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='src/tidemill/domain/*' --fail-under=100
 
