@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from tidemill.domain.errors import (
     LimitExceeded,
@@ -217,7 +217,7 @@ def patient(attempts: int = ATTEMPTS) -> Retrying:
     """Tries again what may go away by itself, with growing pauses."""
     return Retrying(
         stop=stop_after_attempt(attempts),
-        wait=wait_exponential_jitter(initial=0.2, max=4.0, jitter=0.2),
+        wait=wait_exponential(multiplier=0.2, max=4.0) + wait_random(0, 0.2),
         retry=retry_if_exception_type((Temporary, LimitExceeded)),
         reraise=True,
     )
