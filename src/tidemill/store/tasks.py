@@ -80,7 +80,8 @@ def list_tasks(
     """A page. sort: one of SORTS. after: (value of the sort field, id) of the last task of the page before."""
     tagged = _tag_aliases(wanted)
     query = _filtered(sa.select(*columns(TaskRow, tasks)), account, region, wanted, tagged)
-    by, last = tasks.c[sort], tasks.c.id
+    by: sa.ColumnElement[Any] = tasks.c[sort]
+    last: sa.ColumnElement[Any] = tasks.c.id
     if tagged and sort == "created":  # the index of tags has them in this order: nothing is sorted
         by, last = tagged[0].c.created, tagged[0].c.task
     if after is not None:
@@ -168,13 +169,13 @@ def delete_task(tx: Tx, task: TaskRow) -> None:
         )
 
 
-def _tag_aliases(wanted: TaskFilter) -> list[sa.Alias]:
+def _tag_aliases(wanted: TaskFilter) -> list[sa.FromClause]:
     """The table of tags, once for each tag that is asked for."""
     return [task_tags.alias(f"tag{number}") for number in range(len(wanted.tags))]
 
 
 def _filtered(
-    query: sa.Select[Any], account: AccountId, region: RegionName, wanted: TaskFilter, tagged: Sequence[sa.Alias]
+    query: sa.Select[Any], account: AccountId, region: RegionName, wanted: TaskFilter, tagged: Sequence[sa.FromClause]
 ) -> sa.Select[Any]:
     query = query.where(tasks.c.account == account, tasks.c.region == region)
     if wanted.statuses:
@@ -198,6 +199,5 @@ def _filtered(
             tag, sa.and_(tag.c.task == tasks.c.id, tag.c.account == account, tag.c.region == region)
         ).where(tag.c.key == key, tag.c.value == text)
     for key in wanted.tag_keys:
-        tagged = sa.exists().where(task_tags.c.task == tasks.c.id, task_tags.c.key == key)
-        query = query.where(tagged)
+        query = query.where(sa.exists().where(task_tags.c.task == tasks.c.id, task_tags.c.key == key))
     return query
