@@ -238,15 +238,18 @@ class Bench:
         )
         return replace(base, **{**self.options, **changes})
 
-    def start(self, manifest: Manifest, fd: int | None = None, python: str = PYTHON) -> subprocess.Popen[bytes]:
+    def start(
+        self, manifest: Manifest, fd: int | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         path = self.root / "instance/manifest.json"
         path.write_bytes(msgspec.json.encode(manifest))
         with (self.root / "instance/log").open("ab") as log:
             return subprocess.Popen(
-                [python, "-m", "tidemill_runtime", str(path)],
+                [PYTHON, "-m", "tidemill_runtime", str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
                 pass_fds=() if fd is None else (fd,),
             )
 
@@ -273,10 +276,12 @@ class Bench:
         return coordinator
 
     @contextmanager
-    def instance(self, coordinator: Coordinator, timeout_s: float, **changes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    def instance(
+        self, coordinator: Coordinator, timeout_s: float, environment: dict[str, str] | None = None, **changes: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
         manifest = self.manifest(Channel("fd", fd=theirs.fileno()), die_with_parent=True, **changes)
-        process = self.start(manifest, fd=theirs.fileno())
+        process = self.start(manifest, theirs.fileno(), environment)
         theirs.close()
         process.channel = ours  # type: ignore[attr-defined]
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tidemill_runtime
 from tests.integration.runtime_coordinator import Bench, HttpDoor
 from tidemill_runtime.contract import Channel
 
@@ -63,3 +64,17 @@ def test_over_http(bench: Bench) -> None:
         assert process.wait(30) == 0, bench.log()
     assert coordinator.results() == {"a.jsonl": expected(records)}
     assert set(door.tokens) == {"Bearer secret"}
+
+
+def test_the_users_libraries_come_before_those_of_an_injected_runtime(bench: Bench) -> None:
+    injected = bench.root / "injected"
+    injected.mkdir()
+    (injected / "tidemill_runtime").symlink_to(Path(tidemill_runtime.__file__).parent)
+    (injected / "pytest.py").write_text("WHOSE = 'the runtime'")
+    bench.model("""
+        import pytest
+        class Model:
+            def predict(self, batch): return [getattr(pytest, "WHOSE", "the user")] * len(batch)
+    """).file("a.jsonl", b"1\n")
+    done = bench.run(bench.whole(), environment={"PYTHONPATH": str(injected)})
+    assert done.results() == {"a.jsonl": b'"the user"\n'}

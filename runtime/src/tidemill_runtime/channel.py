@@ -97,7 +97,7 @@ class FdChannel:
 
 
 class HttpChannel:
-    """POST {url}/runner/v1/report over one kept connection."""
+    """POST {url}/runner/v1/report over one kept connection. A url `file:PATH` is that of a file which holds the url."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/")
@@ -166,7 +166,7 @@ class HttpChannel:
         import http.client  # 30 ms that an instance under `tidemill run` never pays
         from urllib.parse import urlsplit
 
-        parts = urlsplit(self._url)
+        parts = urlsplit(self._address())
         self._path = parts.path
         if self._connection is None:
             kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -175,6 +175,13 @@ class HttpChannel:
             # Without it every small request waits 40 ms for the other side's delayed acknowledgement.
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._connection
+
+    def _address(self) -> str:
+        """Read anew for each connection where it is in a file: a server may come back at another port."""
+        if not self._url.startswith("file:"):
+            return self._url
+        with open(self._url[len("file:") :]) as file:
+            return file.read().strip().rstrip("/")
 
     def _answer(self) -> Optional[dict[str, Any]]:
         import http.client  # as above

@@ -297,7 +297,10 @@ class ResultFormat:
 
 @dataclass(frozen=True)
 class Channel:
-    """How an instance speaks to its coordinator: kind "http" (url, token) or "fd" (an inherited socket, JSON lines)."""
+    """How an instance speaks to its coordinator: kind "http" (url, token) or "fd" (an inherited socket, JSON lines).
+
+    A url `file:PATH` is read from that file for each connection: a server on the same machine may come back elsewhere.
+    """
 
     kind: str
     url: str = ""

@@ -48,6 +48,12 @@ class CsvReader:
         self._source: Optional[Source] = None
         self.form = form
         csv.field_size_limit(form.max_record_bytes)
+        if not _ends_lines_in_one_byte(form.encoding):
+            raise FatalError(
+                "format_mismatch",
+                f"CSV in {form.encoding} cannot be cut into lines; convert it to UTF-8",
+                form.encoding,
+            )
 
     def blocks(self) -> Iterator[CsvRecords]:
         lease = self._lease
@@ -110,7 +116,7 @@ class CsvReader:
         if not rows:
             return Table([], [], block.begin)
         if not self.form.header:
-            names = [f"column_{number}" for number in range(1, len(rows[0][0]) + 1)]
+            names = [str(number) for number in range(len(rows[0][0]))]
             return Table(names, _numbers([row for row, _ in rows], len(names)), block.begin)
         names, last = rows[0]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -231,6 +237,13 @@ class CsvRecords:
             else:
                 self._values.append(fields)
                 self.item_rows.append(row)
+
+
+def _ends_lines_in_one_byte(encoding: str) -> bool:
+    try:
+        return b'a"\n'.decode(encoding) == 'a"\n'
+    except (UnicodeDecodeError, LookupError):
+        return False
 
 
 def _undecodable(text: str) -> bool:

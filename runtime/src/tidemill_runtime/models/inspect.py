@@ -86,7 +86,7 @@ def _find_class(entry: str) -> tuple[str, int]:
 
 
 def _is_model(node: ast.ClassDef, models: set[str]) -> bool:
-    """Whether a class derives from a `Model` (of tiinfer or otherwise), or has load and predict, or a typed predict."""
+    """Whether a class derives from a `Model` (tiinfer's or another), or has load and predict, or a predict of batches."""
     methods = {each.name: each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
     predict = methods.get("predict")
     if _derives(node, models) and (predict or "preprocess" in methods or "load" in methods):
@@ -94,8 +94,8 @@ def _is_model(node: ast.ClassDef, models: set[str]) -> bool:
     if predict is None:
         return False
     arguments: list[ast.arg] = predict.args.posonlyargs + predict.args.args
-    annotated = len(arguments) > 1 and arguments[1].annotation is not None
-    return "load" in methods or annotated
+    batched = len(arguments) > 1 and (arguments[1].annotation is not None or arguments[1].arg == "batch")
+    return "load" in methods or batched
 
 
 def _derives(node: ast.ClassDef, models: set[str]) -> bool:
