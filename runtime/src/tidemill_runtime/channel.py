@@ -204,7 +204,11 @@ class HttpChannel:
         if response.status != 200:
             self._failed()
             return None
-        orders = wire.read_orders(text)
+        try:
+            orders = wire.read_orders(text)
+        except ValueError:  # something between us answered
+            self._failed()
+            return None
         self._waiting = False
         self._body = None
         if response.will_close:

@@ -58,12 +58,11 @@ def serve(call: Call, **_: object) -> None:
         # The server's stack takes a second to import; a folder or port that cannot be had is refused before that.
         import uvicorn
 
-        from tidemill.api.app import create_app
         from tidemill.bootstrap import build_server
 
         server = build_server(settings.replace(server=settings.server.replace(port=listener.getsockname()[1])))
         config = uvicorn.Config(
-            create_app(server), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="on"
+            server.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="on"
         )
         with _address_file(folder / ADDRESS_FILE, settings.server.public_url or address):
             call.out.document({"url": address, "data": str(folder), "credentials": str(folder / CREDENTIALS_FILE)})

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidemill_runtime.contract import Fault
-
 from tidemill.domain import ids
 from tidemill.domain.errors import Conflict, NotFound, OutputTaken
 from tidemill.domain.ids import InstanceId, RegionName, RunId, TaskId
@@ -38,6 +36,7 @@ from tidemill.store.runs import (
 )
 from tidemill.store.tables import tasks
 from tidemill.store.tasks import count_tasks_by, get_task, insert_task
+from tidemill_runtime.contract import Fault
 
 PLAN, PLACE, RECONCILE, PUBLISH, RELEASE = "plan", "place", "reconcile", "publish", "release"
 """The loops, as `Tx.wake` names them."""
@@ -96,7 +95,7 @@ def resume_task(tx: Tx, owner: Owner, task: TaskRow, new: NewRun, now: float) ->
             field="status",
             remedy="Only stopped and failed tasks can be.",
         )
-    if last.plan is not None and last.sweep_at is None:
+    if last.plan is not None and not last.sweep_at:  # null: it is swept; 0: it is being swept
         raise Conflict(
             "what it had computed is no longer kept.", field="task", remedy="Create the task anew (`task create`)."
         )
@@ -243,9 +242,7 @@ _NOTHING_PENDING = {f"pending_{name}": 0 for name in COUNTS}
 
 
 def new_instance(run: RunRow, index: int, attempt: int, now: float) -> dict[str, Any]:
-    """The row of an instance that is about to be launched. The run knows its resources by then."""
-    assert run.millicores is not None
-    assert run.memory_bytes is not None
+    """The row of an instance that is about to be launched, but for its resources."""
     return {
         "id": ids.instance_id(run.id, index, attempt),
         "run": run.id,
@@ -254,8 +251,6 @@ def new_instance(run: RunRow, index: int, attempt: int, now: float) -> dict[str,
         "attempt": attempt,
         **run.owner.values,
         "status": InstanceStatus.PENDING,
-        "millicores": run.millicores,
-        "memory_limit_bytes": run.memory_bytes,
         "created": now,
     }
 

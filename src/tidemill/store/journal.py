@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from tidemill_runtime.contract import Commit, Counts, Cursor, Held, Report
 
 from tidemill.domain import layout
 from tidemill.domain import splits as rules
@@ -25,6 +24,7 @@ from tidemill.ports.journal import CommittedPart, Exchanged, Granted, Journal, P
 from tidemill.store.base import Store, Tx
 from tidemill.store.journal_tables import LEASED, OPEN, parts, plans, splits, tallies, units
 from tidemill.store.tables import runs
+from tidemill_runtime.contract import Commit, Counts, Cursor, Held, Report
 
 _PAGE = 1000
 _COUNTED = 4096
@@ -99,10 +99,31 @@ class SqlJournal(Journal):
         return Exchanged(granted, refused, open_, leased)
 
     def release_instance(self, instance: str) -> None:
-        self._reopen(splits.c.instance == instance, lambda state: state.instance == instance)
+        if self._some_leased(splits.c.instance == instance):
+            with self._store.write(durable=False) as tx:
+                self.release_in(tx, instance)
+
+    def release_in(self, tx: Tx, instance: str) -> None:
+        """`release_instance`, as part of a transaction."""
+        self._reopen(tx, splits.c.instance == instance, lambda state: state.instance == instance)
 
     def expire(self, now: float) -> int:
-        return self._reopen(splits.c.lease_until <= now, lambda state: rules.may_lease(state, now))
+        if not self._some_leased(splits.c.lease_until <= now):
+            return 0
+        with self._store.write(durable=False) as tx:
+            return self._reopen(tx, splits.c.lease_until <= now, lambda state: rules.may_lease(state, now))
+
+    def first_failed_part(self) -> CommittedPart | None:
+        """A part with a record that failed, the first in order of the input."""
+        query = (
+            sa.select(parts)
+            .where(parts.c.plan == self._plan().id, parts.c.failed > 0)
+            .order_by(parts.c.split, parts.c.begin_object, parts.c.begin_offset)
+            .limit(1)
+        )
+        with self._store.read() as tx:
+            row = tx.execute(query).one_or_none()
+        return None if row is None else _part(row)
 
     def totals(self) -> Totals:
         with self._store.read() as tx:
@@ -119,6 +140,11 @@ class SqlJournal(Journal):
             sa.select(sa.func.count()).select_from(units).where(units.c.plan == plan.id, units.c.published.is_not(None))
         ).scalar_one()
         return Totals(plan.splits, splits_done, plan.bytes, bytes_done, Counts(*counts), plan.units, int(published))
+
+    def open_splits(self, tx: Tx, limit: int) -> int:
+        """How many splits nobody has, counted up to `limit`."""
+        some = sa.select(splits.c.no).where(splits.c.plan == self._plan().id, OPEN).limit(limit).subquery()
+        return int(tx.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
 
     def splits(self, unit: int) -> Iterator[PlannedSplit]:
         plan, last = self._plan(), -1
@@ -308,18 +334,20 @@ class SqlJournal(Journal):
         open_, leased = tx.execute(sa.select(*counts)).one()
         return int(open_), int(leased)
 
-    def _reopen(self, which: sa.ColumnElement[bool], may: Callable[[SplitState], bool]) -> int:
+    def _some_leased(self, which: sa.ColumnElement[bool]) -> bool:
+        """Most times there is nothing to reopen, and nobody has to wait for a writer to find that out."""
+        query = sa.select(splits.c.no).where(splits.c.plan == self._plan().id, LEASED, which).limit(1)
+        with self._store.read() as tx:
+            return tx.execute(query).first() is not None
+
+    def _reopen(self, tx: Tx, which: sa.ColumnElement[bool], may: Callable[[SplitState], bool]) -> int:
         plan, work = self._plan(), _Work()
         query = sa.select(*_SPLIT).where(splits.c.plan == plan.id, LEASED, which)
-        with self._store.read() as tx:
-            if tx.execute(query.limit(1)).first() is None:
-                return 0  # most times there is nothing to do, and nobody has to wait for that
-        with self._store.write(durable=False) as tx:
-            self._read(tx.execute(query.order_by(splits.c.no).with_for_update()), work)
-            for state in list(work.states.values()):
-                if may(state):
-                    work.set(rules.release(state))
-            self._write_splits(tx, plan, work)
+        self._read(tx.execute(query.order_by(splits.c.no).with_for_update()), work)
+        for state in list(work.states.values()):
+            if may(state):
+                work.set(rules.release(state))
+        self._write_splits(tx, plan, work)
         return len(work.changed)
 
 

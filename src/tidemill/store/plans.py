@@ -57,8 +57,9 @@ def _insert(tx: Tx, owner: Owner, run: RunId, piece: list[PlannedSplit]) -> None
 
 def ready(tx: Tx, run: RunId, now: float) -> None:
     """All splits are there: from now on the plan is the run's."""
-    tx.execute(plans.update().where(plans.c.id == run).values(ready=now))
-    tx.execute(runs.update().where(runs.c.id == run).values(plan=run, planned=now))
+    plan = plans.update().where(plans.c.id == run).values(ready=now).returning(plans.c.splits, plans.c.bytes)
+    splits_, bytes_ = tx.execute(plan).one()
+    tx.execute(runs.update().where(runs.c.id == run).values(plan=run, splits=splits_, bytes=bytes_))
 
 
 def get_plan(tx: Tx, plan: str) -> Plan | None:

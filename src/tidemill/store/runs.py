@@ -11,12 +11,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from tidemill.domain.ids import InstanceId, RunId, TaskId
+from tidemill.domain.life import INSTANCE_FINAL, TaskStatus
 from tidemill.store.base import Tx
 from tidemill.store.records import InstanceRow, Owner, RunRow, columns, record
 from tidemill.store.tables import ALIVE, UNFINISHED, claims, instances, intervals, runs
 
 _RUN = columns(RunRow, runs)
 _INSTANCE = columns(InstanceRow, instances)
+_QUEUE = (runs.c.priority.desc(), runs.c.created, runs.c.id)
+_RUNS_AT_ONCE = 500
+"""Databases bound the number of parameters."""
 
 
 def insert_run(tx: Tx, values: Mapping[str, Any]) -> None:
@@ -44,8 +48,62 @@ def set_run(tx: Tx, run: RunId, values: Mapping[str, Any]) -> None:
 
 def unfinished_runs(tx: Tx) -> list[RunRow]:
     """Every run that is not at its end: higher priority first, then the older. What is kept of others costs nothing."""
-    query = sa.select(*_RUN).where(UNFINISHED).order_by(runs.c.priority.desc(), runs.c.created, runs.c.id)
+    query = sa.select(*_RUN).where(UNFINISHED).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
+
+
+def runs_to_plan(tx: Tx) -> list[RunId]:
+    """Those that wait for their plan, or to go on with one: the urgent and old ones first."""
+    waiting = (runs.c.status == TaskStatus.INIT, runs.c.planned.is_(None), runs.c.stop_requested.is_(None))
+    query = sa.select(runs.c.id).where(UNFINISHED, *waiting).order_by(*_QUEUE)
+    return [RunId(run) for run in tx.execute(query).scalars()]
+
+
+def runs_to_place(tx: Tx) -> list[RunRow]:
+    """Planned runs whose splits are not all computed and that are wanted: in the order in which they get capacity."""
+    wanted = (runs.c.planned.is_not(None), runs.c.computed.is_(None), runs.c.stop_requested.is_(None))
+    query = sa.select(*_RUN).where(UNFINISHED, *wanted).order_by(*_QUEUE)
+    return [record(RunRow, row) for row in tx.execute(query)]
+
+
+def runs_to_publish(tx: Tx) -> list[RunRow]:
+    """Runs that compute or have computed, and that are not being stopped."""
+    wanted = (runs.c.status == TaskStatus.RUNNING, runs.c.stop_requested.is_(None))
+    query = sa.select(*_RUN).where(UNFINISHED, *wanted).order_by(*_QUEUE)
+    return [record(RunRow, row) for row in tx.execute(query)]
+
+
+def runs_to_reconcile(tx: Tx, now: float) -> list[RunRow]:
+    """Runs that have or had instances, that are to end, and resumed ones, which may have nothing left to compute."""
+    wanted = sa.or_(
+        runs.c.placed.is_not(None),
+        runs.c.stop_requested.is_not(None),
+        runs.c.deadline <= now,
+        sa.and_(runs.c.number > 1, runs.c.planned.is_not(None)),
+    )
+    query = sa.select(*_RUN).where(UNFINISHED, wanted).order_by(*_QUEUE)
+    return [record(RunRow, row) for row in tx.execute(query)]
+
+
+def instances_of(tx: Tx, which: Sequence[RunId]) -> dict[RunId, list[InstanceRow]]:
+    """All instances of some runs, by place and attempt."""
+    found: dict[RunId, list[InstanceRow]] = {run: [] for run in which}
+    for first in range(0, len(which), _RUNS_AT_ONCE):
+        some = which[first : first + _RUNS_AT_ONCE]
+        query = sa.select(*_INSTANCE).where(instances.c.run.in_(some))
+        for row in tx.execute(query.order_by(instances.c.index, instances.c.attempt)):
+            found[row.run].append(record(InstanceRow, row))
+    return found
+
+
+def instances_to_forget(tx: Tx) -> dict[RunId, list[InstanceId]]:
+    """Ended instances that the engine has not removed yet."""
+    ended = instances.c.status.in_(sorted(INSTANCE_FINAL))
+    query = sa.select(instances.c.run, instances.c.id).where(instances.c.forgotten.is_(None), ended)
+    found: dict[RunId, list[InstanceId]] = {}
+    for row in tx.execute(query):
+        found.setdefault(RunId(row.run), []).append(InstanceId(row.id))
+    return found
 
 
 def runs_to_sweep(tx: Tx, now: float, limit: int) -> list[RunRow]:
@@ -89,13 +147,13 @@ def set_instance(tx: Tx, instance: InstanceId, values: Mapping[str, Any]) -> Non
     tx.execute(instances.update().where(instances.c.id == instance).values(**values))
 
 
-def taken_resources(tx: Tx) -> tuple[int, int]:
-    """Millicores and bytes of memory of all instances that are alive."""
+def taken_resources(tx: Tx, regions: Sequence[str] | None = None) -> tuple[int, int]:
+    """Millicores and bytes of memory of all instances that are alive, in these regions or all."""
     millicores, memory_bytes = tx.execute(
         sa.select(
             sa.func.coalesce(sa.func.sum(instances.c.millicores), 0),
             sa.func.coalesce(sa.func.sum(instances.c.memory_limit_bytes), 0),
-        ).where(ALIVE, instances.c.run.in_(sa.select(runs.c.id).where(UNFINISHED)))
+        ).where(ALIVE, sa.true() if regions is None else instances.c.region.in_(regions))
     ).one()
     return int(millicores), int(memory_bytes)
 

@@ -261,14 +261,12 @@ claims = sa.Table(
 )
 
 work = sa.Table(
-    # Who works on a run for a loop, until when; and after a failure, when to try again. Gone when the run is swept.
+    # Who works for a loop on a run (or, to place, on an engine), and until when. A row is there while somebody does.
     "work",
     metadata,
-    sa.Column("run", text(), sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("subject", text(), primary_key=True),
     sa.Column("loop", text(), primary_key=True),
     *ownership(),
-    sa.Column("token", text()),
+    sa.Column("token", text(), nullable=False),
     sa.Column("until", sa.Double, nullable=False),
-    sa.Column("not_before", sa.Double, nullable=False, server_default="0"),
-    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
 )
