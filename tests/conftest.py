@@ -2,7 +2,7 @@
 
 Tests find real servers by TIDEMILL_TEST_POSTGRES (a SQLAlchemy URL) and TIDEMILL_TEST_S3 with _KEY and _SECRET;
 `dev/with-servers` sets them. Without them the tests that need one are skipped, and say so. Where nothing may be
-skipped (TIDEMILL_CI_NO_SKIP=1) a skip is a failure.
+skipped (TIDEMILL_TEST_NO_SKIP=1) a skip is a failure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy import make_url
 
 POSTGRES = "TIDEMILL_TEST_POSTGRES"
 S3 = "TIDEMILL_TEST_S3"
-NO_SKIP = os.environ.get("TIDEMILL_CI_NO_SKIP") == "1"
+NO_SKIP = os.environ.get("TIDEMILL_TEST_NO_SKIP") == "1"
 PROFILE = os.environ.get("TIDEMILL_TEST_PROFILE", "ci")
 
 # No deadlines: the machine that runs the tests may be busy with something else. `ci` draws the same examples each time.
