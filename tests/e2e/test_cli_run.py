@@ -354,7 +354,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_the_import_of_run_is_light() -> None:
-    heavy = "typer rich yaml pydantic httpx fastapi sqlalchemy uvicorn alembic".split()
+    heavy = ["typer", "rich", "yaml", "pydantic", "httpx", "fastapi", "sqlalchemy", "uvicorn", "alembic"]
     code = f"""
 import sys
 import tidemill.cli, tidemill.cli.options, tidemill.cli.run

@@ -20,7 +20,7 @@ PLAIN_EVERY_S = 5.0
 """Seconds between lines without a terminal."""
 DRAW_EVERY_S = 0.125
 NOTEBOOK_EVERY_S = 0.25
-_WITHOUT_INSTANCES = ("planning", "publishing", "finished")
+_NOBODY_AT_WORK = ("planning", "publishing", "finished")
 
 
 class CountsLike(Protocol):
@@ -126,7 +126,7 @@ class LiveProgress(Progress):
             facts = Text(" · ".join(_facts(view)), overflow="ellipsis", no_wrap=True)
             if view.counts.failed + view.pending.failed:
                 facts.append(f" · {view.counts.failed + view.pending.failed:,} failed", style="bold yellow")
-            told = [Text(view.explanation, style="yellow")] if view.explanation else []
+            told = [Text(view.explanation, style="yellow")] if _explains(view) else []
             return Group(row, facts, *told)
 
         with Live(drawn(view), console=Console(stderr=True), refresh_per_second=8, transient=False) as live:
@@ -180,17 +180,22 @@ def progress_line(view: ProgressLike) -> str:
     failed = view.counts.failed + view.pending.failed
     facts = [view.phase, *_facts(view, share=True), *([f"{failed:,} failed"] if failed else [])]
     text = (" · " if is_utf8(sys.stderr) else ", ").join(facts)
-    return f"{text}. {view.explanation}" if view.explanation else text
+    return f"{text}. {view.explanation}" if _explains(view) else text
+
+
+def _explains(view: ProgressLike) -> bool:
+    """Whether there is something to say that the end does not say again."""
+    return bool(view.explanation) and view.phase != "finished"
 
 
 def _facts(view: ProgressLike, *, share: bool = False) -> list[str]:
     done = view.counts.inputs + view.pending.inputs
     facts = []
-    if view.phase not in _WITHOUT_INSTANCES:
+    if view.phase not in _NOBODY_AT_WORK:
         facts.append(f"{view.instances_running} of {view.instances} instance{'' if view.instances == 1 else 's'}")
     if done or view.share:
         facts.append(f"{done:,} records" + (f" ({view.share:.0%})" if share else ""))
-    if view.records_per_s:
+    if view.records_per_s and view.phase not in _NOBODY_AT_WORK:
         facts.append(f"{view.records_per_s:,.0f} records/s")
     if view.eta_s is not None:
         facts.append(f"ETA {format_seconds(view.eta_s)}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from tidemill.cli.commands import Call, command, option
+from tidemill.cli.output import EXIT_FAILED, EXIT_OK
 from tidemill.domain.errors import Conflict, InvalidValue
 from tidemill.settings import ServerSection
 
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
     )(serve)
 
 
-def serve(call: Call, **_: object) -> None:
+def serve(call: Call, **_: object) -> int:
     r"""Start a server on this machine, with everything it needs inside. Ctrl-C stops it; its instances go on.
 
     \b
@@ -56,21 +57,31 @@ def serve(call: Call, **_: object) -> None:
     with _only_one(folder), _listening(settings.server) as listener:
         address = f"http://{_host_in_url(settings.server.host)}:{listener.getsockname()[1]}"
         # The server's stack takes a second to import; a folder or port that cannot be had is refused before that.
-        import uvicorn
-
         from tidemill.bootstrap import build_server
+        from tidemill.cli.asgi import serve_until_signal
 
+        _set_up_logging()
         server = build_server(settings.replace(server=settings.server.replace(port=listener.getsockname()[1])))
-        config = uvicorn.Config(
-            server.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, lifespan="on"
-        )
-        with _address_file(folder / ADDRESS_FILE, settings.server.public_url or address):
+
+        def ready() -> None:
+            _write_address(folder / ADDRESS_FILE, settings.server.public_url or address)
             call.out.document({"url": address, "data": str(folder), "credentials": str(folder / CREDENTIALS_FILE)})
             call.out.line(f"Tidemill listens on  {address}")
             call.out.line(f"Data                 {folder}")
             call.out.line(f"Credentials          {folder / CREDENTIALS_FILE}")
-            call.out.note("Ctrl-C stops the server; instances at work go on, and it takes them over when it is back.")
-            uvicorn.Server(config).run(sockets=[listener])
+            call.out.note("Ctrl-C stops the server. Instances at work go on; it takes them over when it is back.")
+
+        try:
+            good = serve_until_signal(server, listener, ready, grace_s=_GRACE_S)
+        finally:
+            (folder / ADDRESS_FILE).unlink(missing_ok=True)
+    call.out.note("Stopped." if good else "The server could not start; the log above says why.")
+    return EXIT_OK if good else EXIT_FAILED
+
+
+def _set_up_logging() -> None:
+    """Warnings and errors on standard error, with the time."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def _make_folder(folder: Path) -> None:
@@ -120,18 +131,11 @@ def _listening(server: ServerSection) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextmanager
-def _address_file(path: Path, url: str) -> Iterator[None]:
+def _write_address(path: Path, url: str) -> None:
     """Leaves the address where the command line of this machine looks for it, for as long as the server is there."""
-    text = json.dumps({"url": url, "pid": os.getpid()}) + "\n"
     temporary = path.with_suffix(".new")
-    temporary.write_text(text)
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
     temporary.replace(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        sys.stdout.flush()
 
 
 def _host_in_url(host: str) -> str:
