@@ -6,6 +6,8 @@ It lists no further than the first inputs, reads the beginnings of a few of them
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -65,8 +67,11 @@ def check_task(
     """
     source = _locate(task.input.path, "input.path", base, local_paths)
     target = locate_output(task, base=base, local_paths=local_paths)
-    if source.is_folder or objects.is_folder(source):
-        source = source.as_folder()
+    with _naming("output.path"):
+        objects.is_folder(target)  # a bucket that the region does not know
+    with _naming("input.path"):
+        if objects.is_folder(source) or source.is_folder:
+            source = source.as_folder()
     _check_apart(objects, source, target)
     first = first_inputs(objects, source, task.input.include, task.input.exclude)
     formats = resolve(task.format, _samples(objects, source, first))
@@ -80,6 +85,15 @@ def check_task(
     except (Refused, StorageDenied) as error:
         raise type(error)(error.message, field="output.path", remedy=error.remedy) from error
     return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude))
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Gives a refusal of the storage the field that it is about."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise InvalidValue(error.message, field=field, remedy=error.remedy) from error
 
 
 def first_inputs(objects: Objects, source: Location, include: list[str], exclude: list[str]) -> list[ObjectInfo]:
