@@ -185,9 +185,9 @@ def test_mini_batches_shrink_before_a_record_is_blamed(bench: Bench) -> None:
                 work = bytearray(b"x" * (len(batch) * (2 << 20)))
                 if len(work) > 300 << 20: time.sleep(2)
                 return [r["id"] for r in batch]
-    """).file("a.jsonl", poisoned(2000, {}))
+    """).file("a.jsonl", poisoned(600, {}))
     done = bench.run(bench.whole(), memory_bytes=400 << 20)
-    check(done, 2000, {}, {})
+    check(done, 600, {}, {})
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import wire
+from tidemill_runtime.account import Account
 from tidemill_runtime.board import Board
 from tidemill_runtime.channel import Channel, CoordinatorGone, connect
 from tidemill_runtime.faults import FatalError, log
@@ -94,7 +95,6 @@ class Agent:
         self._report_at = 0.0
         self._news = True
         self._answered_at = time.monotonic()
-        self._load_s = 0.0
         self._stopping_since: Optional[float] = None
         self._stop_asked = False
         self._flushing: dict[int, Worker] = {}
@@ -114,6 +114,12 @@ class Agent:
         except FatalError as error:
             self.fault = error.fault()
             return wire.EXIT_FATAL
+        except Exception as error:  # a defect of ours: it is to be found in exit.json too
+            import traceback
+
+            self.fault = wire.fault("internal", f"{type(error).__name__}: {error}", str(error), traceback.format_exc())
+            log(self.fault["traceback"])
+            return wire.EXIT_FATAL
         finally:
             if hasattr(self, "_pool"):
                 self._pool.kill_all()
@@ -132,10 +138,10 @@ class Agent:
         for name in _THREAD_VARIABLES:
             os.environ.setdefault(name, str(threads))
         os.environ.update(manifest.env)
-        self._threads = threads
         self._channel: Channel = connect(manifest.channel)
         self._pool = Pool(self._life, self._close_in_child)
         self._watch = Watch(self._pool, self._book, manifest.memory_bytes, processes)
+        self._account = Account(self._pool, self._watch, manifest.pins, threads)
         for _ in range(processes):
             self._pool.fork()
         self._report()
@@ -198,8 +204,8 @@ class Agent:
             kind = message["type"]
             if kind == "loaded":
                 worker.loaded = True
-                self._news = self._news or not self._load_s
-                self._load_s = self._load_s or message["load_s"]
+                self._news = self._news or not self._account.loaded
+                self._account.load_took(message["load_s"])
             elif kind == "commit":
                 self._commits.append(message["commit"])
                 self._watch.progress()
@@ -214,6 +220,7 @@ class Agent:
                 self._fail(message["fault"])
 
     def _bury(self, worker: Worker, status: int) -> None:
+        self._account.bury(worker)
         self._flushing.pop(worker.pid, None)
         if self.fault is None and self._stopping_since is None:
             self._fail(self._watch.died(worker, status))
@@ -301,10 +308,10 @@ class Agent:
             commits=commits,
             held=self._book.renewals(),
             want=max(0, 2 * self._watch.processes - len(self._book)) if open_for_work else 0,
-            pending=self._pending(),
+            pending=self._account.pending(),
             memory_bytes=self._watch.memory_bytes,
-            seconds=self._seconds(),
-            tuning=self._tuning(),
+            seconds=self._account.seconds(),
+            tuning=self._account.tuning(),
             fault=self.fault,
         )
         self._channel.send(self._reported)
@@ -312,34 +319,10 @@ class Agent:
     def _state(self) -> str:
         if self._stopping_since is not None or self.fault is not None:
             return "stopping"
-        if self._load_s:
+        if self._account.loaded:
             return "running"
         loading = any(worker.board.phase().phase >= boards.LOADING for worker in self._pool.workers)
         return "loading" if loading else "starting"
-
-    def _pending(self) -> dict[str, int]:
-        totals = [worker.board.totals() for worker in self._pool.workers]
-        return {name: sum(getattr(each, name) for each in totals) for name in wire.ZERO_COUNTS}
-
-    def _seconds(self) -> dict[str, float]:
-        totals = [worker.board.totals() for worker in self._pool.workers]
-        spent = {
-            name: round(sum(getattr(each, name + "_s") for each in totals), 3) for name in ("predict", "read", "write")
-        }
-        return {**spent, "load": round(self._load_s, 3)}
-
-    def _tuning(self) -> dict[str, Any]:
-        pins = self._manifest.pins
-        return {
-            "processes": self._watch.processes,
-            "processes_why": "pinned" if pins.processes else self._watch.why or "one for each core",
-            "threads": self._threads,
-            "threads_why": "pinned" if pins.threads else "what is left of the cores for each process",
-            "batch_size": max((worker.board.totals().batch for worker in self._pool.workers), default=0),
-            "batch_size_why": "pinned"
-            if pins.batch_size
-            else "measured: a call is to take a quarter of a second at most",
-        }
 
     # -- endings
 

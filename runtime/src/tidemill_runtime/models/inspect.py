@@ -86,7 +86,7 @@ def _find_class(entry: str) -> tuple[str, int]:
 
 
 def _is_model(node: ast.ClassDef, models: set[str]) -> bool:
-    """Whether a class derives from a `Model` (tiinfer's or another), or has load and predict, or a predict of batches."""
+    """Whether it derives from a `Model` (tiinfer's or another), or has load and predict, or a predict of batches."""
     methods = {each.name: each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))}
     predict = methods.get("predict")
     if _derives(node, models) and (predict or "preprocess" in methods or "load" in methods):
