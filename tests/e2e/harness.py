@@ -136,10 +136,12 @@ class Server:
             self.process.kill()
             self.process = None
 
-    def call(self, method: str, path: str, body: object = None, **params: Any) -> Any:
-        """One call of the JSON API; the decoded answer. Raises httpx.HTTPError."""
+    def call(self, method: str, path: str, body: object = None, *, once: str = "", **params: Any) -> Any:
+        """One call of the JSON API; the decoded answer. once: an idempotency key. Raises httpx.TransportError."""
         key = json.loads((self.data / "root-credentials.json").read_text())
         headers = {"Authorization": f"Bearer {key['secret_id']}.{key['secret_key']}"}
+        if once:
+            headers["Idempotency-Key"] = once
         url = f"{self.url}/api/v1{path}"
         answer = httpx.request(method, url, json=body, params=params, headers=headers, timeout=30, trust_env=False)
         if answer.is_error:
@@ -152,7 +154,8 @@ class Server:
         return url.rstrip("/")
 
     def create(self, task: Mapping[str, Any]) -> str:
-        made: str = self.call("POST", "/tasks", dict(task))["id"]
+        """The id of the task; called again after a lost answer it is the same."""
+        made: str = self.call("POST", "/tasks", dict(task), once=f"once {task['output']}")["id"]
         return made
 
     def task(self, task: str) -> dict[str, Any]:
@@ -301,7 +304,7 @@ def results(output: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(output.rglob("*")):
         name = str(path.relative_to(output))
-        if path.is_file() and name not in ("receipt.json", "_SUCCESS"):
+        if path.is_file() and name not in ("receipt.json", "_SUCCESS") and not name.startswith("_tidemill/"):
             found[name] = without_attempts(path.read_bytes()) if name == "errors.jsonl" else path.read_bytes()
     return found
 

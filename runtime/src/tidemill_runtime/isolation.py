@@ -60,7 +60,7 @@ class Isolator:
         try:
             predictions = self._call(records, first, stop, again=False)
         except (Exception, SystemExit) as error:
-            failure = _failure(error, 1)
+            failure = _failure(error, 1, self._model.folders)
         else:
             self._sizer.took(stop - first, time.monotonic() - started)
             return Outcome(predictions, {})
@@ -93,7 +93,7 @@ class Isolator:
                 continue
             except (Exception, SystemExit) as error:
                 if high - low == 1:
-                    failed[low - base] = _failure(error, attempts + 1)
+                    failed[low - base] = _failure(error, attempts + 1, self._model.folders)
             if high - low > 1:  # outside of the handler, or each error would drag those before it along
                 self._bisect(records, base, low, high, attempts + 1, predictions, failed)
 
@@ -138,12 +138,12 @@ class Isolator:
                 predictions.append(call(item))
             except (Exception, SystemExit) as error:
                 predictions.append(None)
-                failed[index - first] = _failure(error, 1)
+                failed[index - first] = _failure(error, 1, self._model.folders)
         self._sizer.took(stop - first, time.monotonic() - started)
         return Outcome(predictions, failed)
 
 
-def _failure(error: BaseException, attempts: int) -> Failure:
+def _failure(error: BaseException, attempts: int, folders: tuple[str, ...]) -> Failure:
     fault = "model_error"
     if isinstance(error, WrongLength):
         fault = "wrong_length"
@@ -152,7 +152,10 @@ def _failure(error: BaseException, attempts: int) -> Failure:
     elif isinstance(error, MemoryError):
         fault = "out_of_memory"
     trace = traceback.format_exception(type(error), error, _users_own(error.__traceback__), limit=-_TRACE_FRAMES)
-    return Failure(fault, type(error).__name__, str(error), "".join(trace), attempts)
+    text = "".join(trace)
+    for folder in folders:
+        text = text.replace(f'File "{folder}/', 'File "')
+    return Failure(fault, type(error).__name__, str(error), text, attempts)
 
 
 def _users_own(trace: Any) -> Any:

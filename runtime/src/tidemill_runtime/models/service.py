@@ -20,12 +20,18 @@ from tidemill_runtime.models.inspect import PackageError, inspect_package
 
 class Model:
     """A loaded model. batched: `call` takes a batch of `shape` and returns its results; otherwise one record and one
-    result.
+    result. folders: of its code; what lies in them is named without them, for they are elsewhere on each machine.
     """
 
     def __init__(
-        self, call: Callable[[Any], Any], shape: str, batched: bool, close: Optional[Callable[[], Any]]
+        self,
+        call: Callable[[Any], Any],
+        shape: str,
+        batched: bool,
+        close: Optional[Callable[[], Any]],
+        folders: tuple[str, ...] = (),
     ) -> None:
+        self.folders = folders
         self.call = call
         self.shape = shape
         self.batched = batched
@@ -57,7 +63,8 @@ def load_model(model: Optional[str], code: Optional[str]) -> Model:
             "model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False"
         )
     shape, batched = shapes.of_model(cls)
-    return Model(_chain(instance), shape, batched, getattr(instance, "close", None))
+    folders = tuple(os.path.abspath(folder) for folder in (code, model) if folder)
+    return Model(_chain(instance), shape, batched, getattr(instance, "close", None), folders)
 
 
 def _import(entry: str) -> Any:
