@@ -31,14 +31,14 @@ from tidemill_runtime.contract import Orders, Report
 USER = Credential("TMuser", "user-key", Actor(ROOT_ACCOUNT, "ann"))
 STRANGER = Credential("TMstranger", "stranger-key", Actor("stranger", "eve"))  # type: ignore[arg-type]
 
-MODEL = '''
+MODEL = """
 class Doubler:
     def load(self):
         return True
 
     def predict(self, batch: list[dict]):
         return [record["x"] * 2 for record in batch]
-'''
+"""
 
 
 @dataclass
@@ -102,7 +102,11 @@ def open_world(data: Path, database_url: str, *, limits: LimitsSection | None = 
     limits = limits or LimitsSection()
     services = assemble(store, regions, SystemClock(), data, limits, [root, USER, STRANGER], report=report)
     config = uvicorn.Config(
-        create_app(services, body_bytes=limits.body_bytes), port=0, log_level="warning", access_log=False, http="httptools"
+        create_app(services, body_bytes=limits.body_bytes),
+        port=0,
+        log_level="warning",
+        access_log=False,
+        http="httptools",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

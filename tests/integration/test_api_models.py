@@ -39,7 +39,10 @@ def test_import_and_look(world: World) -> None:
         assert again[-1].bytes == 0  # type: ignore[attr-defined]
         assert client.models.get("流失").latest == 2
         assert [version.number for version in client.models.versions("流失")] == [2, 1]
-        assert [file.path for file in client.models.files("流失", 1).files] == ["batch/model_service.py", "model/权重.bin"]
+        assert [file.path for file in client.models.files("流失", 1).files] == [
+            "batch/model_service.py",
+            "model/权重.bin",
+        ]
         assert [model.name for model in client.models.all()] == ["流失"]
         assert client.models.change("流失", description="who leaves").description == "who leaves"
         assert client.models.version("流失").number == 2
@@ -191,6 +194,7 @@ def test_only_the_operator_names_paths(world: World, tmp_path: Path) -> None:
 def test_ranges(world: World) -> None:
     world.put_input("r", "0123456789")
     with world.http() as http:
+
         def get(value: str) -> tuple[int, str, str | None]:
             answer = http.get("/api/v1/objects/content", params={"path": "cos://data/r"}, headers={"Range": value})
             return answer.status_code, answer.text, answer.headers.get("content-range")

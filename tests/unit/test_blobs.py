@@ -75,7 +75,7 @@ def test_package_needs_its_blobs(blobs: Blobs) -> None:
 
 
 def test_materialise_is_read_only_and_shared(blobs: Blobs, tmp_path: Path) -> None:
-    digest = package(blobs, w=b"weights", run_sh=b"#!", **{"模型": b"1"})
+    digest = package(blobs, w=b"weights", run_sh=b"#!", 模型=b"1")
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(blobs.materialise(digest))) for _ in range(8)]
     for thread in threads:
@@ -84,7 +84,11 @@ def test_materialise_is_read_only_and_shared(blobs: Blobs, tmp_path: Path) -> No
         thread.join()
     assert set(folders) == {tmp_path / "packages" / digest}
     folder = folders[0]
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"w": b"weights", "run_sh": b"#!", "模型": b"1"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "w": b"weights",
+        "run_sh": b"#!",
+        "模型": b"1",
+    }
     assert (folder / "w").stat().st_mode & 0o777 == 0o444
     assert (folder / "run_sh").stat().st_mode & 0o777 == 0o555
     assert (folder / "w").stat().st_ino == blobs.path(sha(b"weights")).stat().st_ino

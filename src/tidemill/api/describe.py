@@ -20,7 +20,11 @@ with a stable `code`, the `field` that is wrong and a `remedy`. Lists give `next
 
 def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
-        title=app.title, version=app.version, openapi_version="3.1.0", description=_DESCRIPTION.strip(), routes=app.routes
+        title=app.title,
+        version=app.version,
+        openapi_version="3.1.0",
+        description=_DESCRIPTION.strip(),
+        routes=app.routes,
     )
     document["components"]["securitySchemes"] = {
         "credential": {

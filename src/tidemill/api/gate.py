@@ -1,8 +1,8 @@
 """What every request passes, as one ASGI layer around the app: an id, a credential, a limit, and nothing unexpected shown.
 
-    public     /healthz, /readyz           answered to anybody
-    runners    /runner/                    instances, with tokens of their own (checked behind this gate)
-    all else   a credential, also what does not exist: nobody learns what is here without one
+public     /healthz, /readyz           answered to anybody
+runners    /runner/                    instances, with tokens of their own (checked behind this gate)
+all else   a credential, also what does not exist: nobody learns what is here without one
 """
 
 from __future__ import annotations

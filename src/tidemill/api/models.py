@@ -37,9 +37,7 @@ def get_model(served: Served, actor: Asking, name: Name, region: Region = None) 
 
 
 @router.patch("/{name}", responses=problems(400, 404))
-def change_model(
-    served: Served, actor: Asking, name: Name, patch: ModelPatch, region: Region = None
-) -> ModelView:
+def change_model(served: Served, actor: Asking, name: Name, patch: ModelPatch, region: Region = None) -> ModelView:
     """Changes description or labels of a model."""
     return served.models.change(actor, served.region(region), name, patch)
 
@@ -72,9 +70,7 @@ def create_version(
 
 
 @router.get("/{name}/versions/{version}", responses=problems(404))
-def get_version(
-    served: Served, actor: Asking, name: Name, version: Selector, region: Region = None
-) -> VersionView:
+def get_version(served: Served, actor: Asking, name: Name, version: Selector, region: Region = None) -> VersionView:
     """One version."""
     return served.models.version(actor, served.region(region), version_of(name, version))
 
@@ -88,8 +84,6 @@ def list_version_files(
 
 
 @router.delete("/{name}/versions/{version}", responses=problems(404, 409))
-def delete_version(
-    served: Served, actor: Asking, name: Name, version: Selector, region: Region = None
-) -> DeletedView:
+def delete_version(served: Served, actor: Asking, name: Name, version: Selector, region: Region = None) -> DeletedView:
     """Removes a version. Its number is not given again. Refused by the name of the task that uses it."""
     return served.models.delete_version(actor, served.region(region), version_of(name, version))

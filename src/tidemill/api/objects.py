@@ -14,7 +14,8 @@ from tidemill.wire.views import DeletedView, ObjectView, Page
 
 router = APIRouter(prefix="/api/v1/objects", tags=["objects"])
 Path = Annotated[
-    str, Query(min_length=1, max_length=4096, description="`cos://bucket/path`, `s3://…`; the operator's key: also a path.")
+    str,
+    Query(min_length=1, max_length=4096, description="`cos://bucket/path`, `s3://…`; the operator's key: also a path."),
 ]
 
 

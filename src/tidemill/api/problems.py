@@ -30,7 +30,11 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(
-    error: TidemillError, request_id: str | None, *, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] = {}
+    error: TidemillError,
+    request_id: str | None,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] = {},
 ) -> Response:
     status = error.status
     problem = Problem(
@@ -83,7 +87,7 @@ def _finding(found: Mapping[str, Any], model: type[BaseModel] | None) -> Tidemil
     where, *path = found["loc"] if found["loc"] else ("body",)
     if found["type"] == "json_invalid":
         return InvalidValue("the body is not JSON.", remedy="Send JSON with Content-Type: application/json.")
-    if where == "body" and not path:
+    if where == "body" and not path and found["type"] != "value_error":
         return InvalidValue("a JSON object is needed as the body.", remedy="Send Content-Type: application/json.")
     return explain({**found, "loc": tuple(path)}, model if where == "body" else None)
 

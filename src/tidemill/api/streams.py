@@ -54,7 +54,10 @@ def download(request: Request, opened: Opened) -> Response:
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
     return StreamingResponse(
-        iterate_in_threadpool(_exactly(opened.read(start, stop), stop - start)), status, headers, "application/octet-stream"
+        iterate_in_threadpool(_exactly(opened.read(start, stop), stop - start)),
+        status,
+        headers,
+        "application/octet-stream",
     )
 
 
@@ -108,7 +111,9 @@ async def _watch(request: Request, served: Services, actor: Actor, task: TaskId,
     told = ""
     spoken = time.monotonic()
     while not served.closing():
-        progress = await run_in_threadpool(served.tasks.progress, actor, task)  # before the events: those of the end are told
+        progress = await run_in_threadpool(
+            served.tasks.progress, actor, task
+        )  # before the events: those of the end are told
         events = await run_in_threadpool(served.tasks.events, actor, task, after, EVENTS_AT_ONCE)
         for event in events.items:
             after = event.id

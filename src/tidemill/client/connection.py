@@ -199,9 +199,7 @@ class Connection:
         """A GET whose body is read bit by bit. silence_s: without a byte for so long, the connection is given up."""
         timeout = httpx.Timeout(connect=5.0, read=silence_s, write=60.0, pool=60.0)
         with _network(self.url):
-            with self._http.stream(
-                "GET", path, params=_clean(params), headers=headers, timeout=timeout
-            ) as response:
+            with self._http.stream("GET", path, params=_clean(params), headers=headers, timeout=timeout) as response:
                 if response.status_code >= 300:
                     response.read()
                     raise_problem(response)

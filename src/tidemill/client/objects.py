@@ -41,7 +41,9 @@ class ObjectsClient:
             raise NotFound(f"there is no file {str(file)!r}.", field="source", remedy="Check the path.")
         return self._connection.put(_CONTENT, ObjectView, lambda: read_chunks(file), params, size=file.stat().st_size)
 
-    def put_folder(self, path: str, folder: str | os.PathLike[str], *, region: str | None = None) -> Sequence[ObjectView]:
+    def put_folder(
+        self, path: str, folder: str | os.PathLike[str], *, region: str | None = None
+    ) -> Sequence[ObjectView]:
         """Writes every file of a local folder below `path`."""
         source = Path(folder)
         if not source.is_dir():

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill.client.connection import Connection
-from tidemill.objects.folders import scan_folder
 from tidemill.domain.errors import NotFound
 from tidemill.domain.package import PackageFile
+from tidemill.objects.folders import scan_folder
 from tidemill.wire.views import BlobsView, BlobView, PackageView
 
 CHUNK_BYTES = 1024 * 1024
@@ -117,9 +117,7 @@ class _State:
     def tell(self) -> None:
         if self._progress is not None:
             done = self._done_bytes + self._file_bytes
-            self._progress(
-                UploadProgress(done, self._bytes, self._done_files, self._files, self._skipped_bytes)
-            )
+            self._progress(UploadProgress(done, self._bytes, self._done_files, self._files, self._skipped_bytes))
 
 
 def read_chunks(path: Path, sent: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:

@@ -25,7 +25,8 @@ class ServerEvent:
 
 def watch(connection: Connection, path: str) -> Iterator[ProgressView]:
     """Every progress until the end, the last one final. Raises the server's error, or ServerUnreachable after ten seconds
-    without it."""
+    without it.
+    """
     last_id = told = ""
     failures = 0
     while True:
@@ -35,7 +36,7 @@ def watch(connection: Connection, path: str) -> Iterator[ProgressView]:
                 for event in read_events(response.iter_lines()):
                     failures = 0
                     last_id = event.id or last_id
-                    if event.name == "end" or (event.name == "progress" and event.data != told):
+                    if event.name in ("progress", "end") and event.data != told:
                         told = event.data
                         yield ProgressView.model_validate_json(event.data)
                     if event.name == "end":
@@ -65,4 +66,3 @@ def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
             name = value
         elif field == "data":
             data.append(value)
-

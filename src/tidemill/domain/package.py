@@ -21,7 +21,9 @@ PART_BYTES_MAX = 255
 """What file systems allow."""
 SIZE_ADVICE_BYTES = 16 * 10**9
 """A model package of more than 16 GB is warned about (TI-ONE's advice)."""
-IGNORED_NAMES = frozenset({".git", ".hg", ".svn", "__pycache__", ".DS_Store", ".ipynb_checkpoints", ".venv", ".mypy_cache"})
+IGNORED_NAMES = frozenset(
+    {".git", ".hg", ".svn", "__pycache__", ".DS_Store", ".ipynb_checkpoints", ".venv", ".mypy_cache"}
+)
 """Files and folders of these names never belong to a package: they differ from machine to machine."""
 
 

@@ -1,9 +1,9 @@
 """How a task names a model or code: an entry of the repository, an uploaded package, or a folder.
 
-    churn            the newest version that is READY (also churn@latest)
-    churn@2          version 2
-    sha256:ab12…     an uploaded package, by its digest
-    ./churn, a/b, ~  a folder of the machine that the task file is read on: `run` uses it, a client uploads it first
+churn            the newest version that is READY (also churn@latest)
+churn@2          version 2
+sha256:ab12…     an uploaded package, by its digest
+./churn, a/b, ~  a folder of the machine that the task file is read on: `run` uses it, a client uploads it first
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tidemill
 from prometheus_client import CollectorRegistry
 
+import tidemill
 from tidemill.domain.errors import TidemillError
 from tidemill.ports.clock import Clock
 from tidemill.services.access import Access, Credential
@@ -31,7 +31,8 @@ from tidemill_runtime.contract import Orders, Report
 class Services:
     """report: answers one report of an instance, given its token. problems: why the server is not ready, in words; nothing
     if it is. closing: whether the server is about to end, so that long answers should. default_region: for requests that
-    name none."""
+    name none.
+    """
 
     access: Access
     tasks: Tasks
@@ -74,7 +75,7 @@ def assemble(
     credentials: Iterable[Credential],
     *,
     report: Callable[[str, Report], Orders],
-    problems: Callable[[], list[str]] = lambda: [],
+    problems: Callable[[], list[str]] = list,
     closing: Callable[[], bool] = lambda: False,
 ) -> Services:
     """data: the server's data folder, for packages. problems: of the loops; the store is asked here."""

@@ -96,14 +96,22 @@ class TaskMaking:
             program = self._program(tx, actor, task, ready.folders)
             if program != ready.program:
                 raise Conflict(f"{task.model!r} has changed meanwhile.", field="model", remedy="Try again.")
-            now = self._clock.now()
+            now = round(self._clock.now(), 6)  # as it is shown, so that filters by what is shown are exact
             made = new_task_id(int(now * 1000))
             owner = Owner(account, region, actor.user)
             values = {**_columns(ready), "idempotency_key": key, "idempotency_digest": digest}
             create_task(tx, owner, made, values, self._new_run(ready, now), now)
             for warning in program.warnings:
                 add_event(
-                    tx, owner, made, kind="task", subject=made, name="task.warning", message=warning, warning=True, now=now
+                    tx,
+                    owner,
+                    made,
+                    kind="task",
+                    subject=made,
+                    name="task.warning",
+                    message=warning,
+                    warning=True,
+                    now=now,
                 )
         return made
 
@@ -124,7 +132,7 @@ class TaskMaking:
         with self._store.write() as tx:
             row = own_task(tx, actor, task, lock=True)
             check_resumable(row)
-            now = self._clock.now()
+            now = round(self._clock.now(), 6)
             owner = Owner(AccountId(actor.account), row.region, actor.user)
             resume_task(tx, owner, row, self._new_run(ready, now, dump_task(wanted)), now)
 
@@ -241,7 +249,9 @@ def _check_supported(task: TaskFile) -> None:
         )
     if task.secrets:
         raise InvalidValue(
-            f"there is no secret {task.secrets[0]!r}.", field="secrets", remedy="This server stores no secrets; use env."
+            f"there is no secret {task.secrets[0]!r}.",
+            field="secrets",
+            remedy="This server stores no secrets; use env.",
         )
 
 

@@ -32,7 +32,9 @@ class _StoreCollector(Collector):
             tasks.add_metric([status], counts.get(status, 0))
         yield tasks
         capacity = GaugeMetricFamily("tidemill_capacity_cores", "Cores that instances may use.", labels=["region"])
-        memory = GaugeMetricFamily("tidemill_capacity_memory_bytes", "Memory that instances may use.", labels=["region"])
+        memory = GaugeMetricFamily(
+            "tidemill_capacity_memory_bytes", "Memory that instances may use.", labels=["region"]
+        )
         for name, region in self._regions.items():
             has = region.engine.capacity()
             capacity.add_metric([name], has.millicores / 1000)

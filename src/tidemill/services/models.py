@@ -248,7 +248,9 @@ class Models:
         mine = (models.c.account == actor.account) & (models.c.region == region) & (models.c.name == name)
         row = tx.execute(_models().where(mine)).one_or_none()
         if row is None:
-            raise NotFound(f"no model {name[:80]!r}.", field="model", remedy="`tidemill model list` shows those there are.")
+            raise NotFound(
+                f"no model {name[:80]!r}.", field="model", remedy="`tidemill model list` shows those there are."
+            )
         return row
 
     def _version_row(

@@ -89,7 +89,9 @@ class ObjectAccess:
                 raise self._too_large()
             yield chunk
         if size is not None and seen != size:
-            raise InvalidValue(f"{size} bytes were announced and {seen} came.", field="Content-Length", remedy="Send it again.")
+            raise InvalidValue(
+                f"{size} bytes were announced and {seen} came.", field="Content-Length", remedy="Send it again."
+            )
 
     def _too_large(self) -> TooLarge:
         return TooLarge(

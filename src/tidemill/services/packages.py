@@ -161,7 +161,9 @@ class Packages:
 
     def sweep(self) -> list[str]:
         """Removes packages that no model and no task uses, then blobs that no package needs; what was removed, in words."""
-        unused = (packages.c.used < self._clock.now() - UNUSED_S) & ~sa.exists().where(model_versions.c.package == packages.c.digest)
+        unused = (packages.c.used < self._clock.now() - UNUSED_S) & ~sa.exists().where(
+            model_versions.c.package == packages.c.digest
+        )
         unused &= packages.c.digest.not_in(_needed_by_runs())
         with self._store.write() as tx:
             tx.execute(sa.delete(packages).where(unused))

@@ -208,7 +208,13 @@ class Results:
             if unit.counts.failed:
                 yield from _json_lines(output, layout.unit_errors(output.task.id, unit.unit))
         yield from staged_errors(
-            self._store, output.objects, output.folder, output.task.id, output.run.id, output.run.plan, without=published
+            self._store,
+            output.objects,
+            output.folder,
+            output.task.id,
+            output.run.id,
+            output.run.plan,
+            without=published,
         )
 
     def _published(self, output: _Output) -> Iterator[PublishedUnit]:

@@ -37,9 +37,7 @@ def staged_errors(
         failed = (
             sa.select(split_rows.c.unit)
             .distinct()
-            .join(
-                part_rows, sa.and_(part_rows.c.plan == split_rows.c.plan, part_rows.c.split == split_rows.c.no)
-            )
+            .join(part_rows, sa.and_(part_rows.c.plan == split_rows.c.plan, part_rows.c.split == split_rows.c.no))
             .where(split_rows.c.plan == plan_id, part_rows.c.failed > 0)
             .order_by(split_rows.c.unit)
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidemill.domain.errors import Conflict, InvalidValue, NotFound
-from tidemill.domain.ids import AccountId, InstanceId, RegionName, RunId, TaskId
-from tidemill.domain.life import FINAL, INSTANCE_FINAL, Reason, TaskStatus
 from tidemill.domain import layout
+from tidemill.domain.errors import Conflict, InvalidValue, NotFound
+from tidemill.domain.ids import AccountId, InstanceId, RegionName, TaskId
+from tidemill.domain.life import FINAL, INSTANCE_FINAL, Reason, TaskStatus
 from tidemill.domain.location import parse_location
 from tidemill.ports.clock import Clock
 from tidemill.publishing.claims import release_claim
@@ -190,7 +190,7 @@ class Tasks:
         )
 
     def logs(self, actor: Actor, task: TaskId, instance: str | None, offset: int, limit_bytes: int) -> LogView:
-        """What an instance printed, from a byte on; negative counts from what there is now. Cut at the end of a line."""
+        """What an instance printed, from a byte on; negative counts from what there is now."""
         with self._store.read() as tx:
             row = own_task(tx, actor, task)
             chosen = _choose(list_runs(tx, task), tx, instance)
@@ -200,9 +200,10 @@ class Tasks:
             offset = max(0, min(size, 2**62) + offset)
         data, after = engine.logs(chosen.id, offset, limit_bytes)
         ended = chosen.status in INSTANCE_FINAL and len(data) < limit_bytes
-        if not ended and data and (end := data.rfind(b"\n") + 1):
-            after -= len(data) - end
-            data = data[:end]
+        if not ended:
+            whole = _whole_characters(data)
+            after -= len(data) - len(whole)
+            data = whole
         return LogView(
             instance=chosen.id,
             offset=after - len(data),
@@ -236,6 +237,18 @@ def _filter(query: TaskQuery) -> TaskFilter:
         created_from=None if query.created_after is None else query.created_after.timestamp(),
         created_until=None if query.created_before is None else query.created_before.timestamp(),
     )
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """The bytes without a UTF-8 character that is cut off at their end; all of them, if nothing else were left."""
+    for back in range(1, min(4, len(data))):
+        lead = data[-back]
+        if lead >= 0xC0:  # begins a character of 2, 3 or 4 bytes
+            length = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return data[:-back] if length > back and len(data) > back else data
+        if lead < 0x80:
+            break
+    return data
 
 
 def _choose(runs: Sequence[RunRow], tx: Tx, instance: str | None) -> InstanceRow:

@@ -181,5 +181,7 @@ def _unreadable() -> Iterator[None]:
 
 def _not_a_file(name: str) -> InvalidValue:
     return InvalidValue(
-        f"{name[:200]!r} is a link or a device.", field="archive", remedy="Pack the files themselves (tar -h, zip without -y)."
+        f"{name[:200]!r} is a link or a device.",
+        field="archive",
+        remedy="Pack the files themselves (tar -h, zip without -y).",
     )
