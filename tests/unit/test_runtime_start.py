@@ -24,7 +24,12 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     ("module", "allowed"),
-    [("agent", set()), ("models.inspect", set()), ("worker", set()), ("leasework", {"msgspec", "inspect"})],
+    [
+        ("agent", set()),
+        ("models.inspect", set()),
+        ("worker", set()),
+        ("leasework", {"msgspec", "inspect", "dataclasses"}),
+    ],
 )
 def test_imports(module: str, allowed: set[str]) -> None:
     code = f"import sys, json, tidemill_runtime.{module}; print(json.dumps(sorted(sys.modules)))"
