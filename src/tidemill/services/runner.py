@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,8 +28,19 @@ from tidemill.store.journal import SqlJournal
 from tidemill.store.plans import get_plan
 from tidemill.store.runs import get_instance, get_run, set_instance, set_run
 from tidemill.store.tables import instances, runs
-from tidemill_runtime.contract import Orders, Report
+from tidemill_runtime.contract import Counts, Orders, Report
 
+_ASKED = (
+    sa.select(instances.c.run, instances.c.status, runs.c.stop_requested, runs.c.ended)
+    .join(runs, runs.c.id == instances.c.run)
+    .where(instances.c.id == sa.bindparam("the_id"))
+)
+_HEARD = ("reported", "state", "memory_bytes", "seconds", "tuning", *(f"pending_{name}" for name in vars(Counts())))
+_HEAR = (
+    instances.update()
+    .where(instances.c.id == sa.bindparam("the_id"))
+    .values(**{name: sa.bindparam(f"new_{name}") for name in _HEARD})
+)
 _CACHED = 256
 """Runs whose coordinator is kept: what it knows of the plan and the listing is read again otherwise."""
 
@@ -79,13 +89,8 @@ class Runner:
         return replace(orders, token=self._tokens.issue(instance, now)) if renew else orders
 
     def _asked(self, instance: InstanceId) -> _Asked | None:
-        query = (
-            sa.select(instances.c.run, instances.c.status, runs.c.stop_requested, runs.c.ended)
-            .join(runs, runs.c.id == instances.c.run)
-            .where(instances.c.id == instance)
-        )
         with self._store.read() as tx:
-            row = tx.execute(query).one_or_none()
+            row = tx.execute(_ASKED, {"the_id": instance}).one_or_none()
         if row is None:
             return None
         ended = row.ended is not None or InstanceStatus(row.status) in INSTANCE_FINAL
@@ -130,20 +135,14 @@ class Runner:
         instance = locked_instance(tx, id_)
         if instance.status in INSTANCE_FINAL:
             raise NotAllowed(f"the instance {id_} has ended.")
-        values: dict[str, Any] = {
-            "reported": now,
-            "state": report.state,
-            "memory_bytes": report.memory_bytes,
-            "seconds": report.seconds,
-            "tuning": report.tuning,
-            **{f"pending_{name}": count for name, count in vars(report.pending).items()},
-        }
+        pending = {f"new_pending_{name}": count for name, count in vars(report.pending).items()}
+        values = {"new_seconds": report.seconds, "new_tuning": report.tuning, "new_memory_bytes": report.memory_bytes}
+        tx.execute(_HEAR, {"the_id": id_, "new_reported": now, "new_state": report.state, **values, **pending})
         if instance.first_report is None:
-            values["first_report"] = now
+            set_instance(tx, id_, {"first_report": now})
         if report.fault is not None:
-            values["fault"] = vars(report.fault)
+            set_instance(tx, id_, {"fault": vars(report.fault)})
             tx.wake(RECONCILE)
-        set_instance(tx, id_, values)
         if run is not None and run.first_report is None:
             set_run(tx, run.id, {"first_report": now})
         if running and instance.status in (InstanceStatus.PENDING, InstanceStatus.STARTING):

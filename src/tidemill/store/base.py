@@ -80,14 +80,8 @@ class Tx:
         return self.connection.execute(statement, parameters)
 
     def insert(self, table: sa.Table) -> Any:
-        """An INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`, the same on both databases."""
-        if self.sqlite:
-            from sqlalchemy.dialects.sqlite import insert  # each loads its dialect: only the one in use
-
-            return insert(table)
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table)
+        """See `insert_into`."""
+        return insert_into(table, sqlite=self.sqlite)
 
     def wake(self, *loops: str) -> None:
         """Wakes these loops once the transaction is committed."""
@@ -97,6 +91,17 @@ class Tx:
         """From here to the end, no other transaction that names this is under way (SQLite: none at all is)."""
         if not self.sqlite:
             self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
+
+
+def insert_into(table: sa.Table, *, sqlite: bool) -> Any:
+    """An INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`, the same on both databases."""
+    if sqlite:
+        from sqlalchemy.dialects.sqlite import insert  # each loads its dialect: only the one in use
+
+        return insert(table)
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+    return postgresql_insert(table)
 
 
 class Store:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from tidemill_runtime.contract import Counts
 
 from tidemill.domain.ids import AccountId, InstanceId, RegionName, RunId, TaskId
 from tidemill.domain.life import InstanceStatus, Reason, TaskStatus
+from tidemill_runtime.contract import Counts
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,12 @@ from tidemill.store.base import Tx
 from tidemill.store.records import InstanceRow, Owner, RunRow, columns, record
 from tidemill.store.tables import ALIVE, UNFINISHED, claims, instances, intervals, runs
 
-_RUN = columns(RunRow, runs)
-_INSTANCE = columns(InstanceRow, instances)
+_RUN = sa.select(*columns(RunRow, runs))
+_INSTANCE = sa.select(*columns(InstanceRow, instances))
+_RUN_OF_ID = _RUN.where(runs.c.id == sa.bindparam("the_id"))
+_RUN_OF_ID_LOCKED = _RUN_OF_ID.with_for_update()
+_INSTANCE_OF_ID = _INSTANCE.where(instances.c.id == sa.bindparam("the_id"))
+_INSTANCE_OF_ID_LOCKED = _INSTANCE_OF_ID.with_for_update()
 _QUEUE = (runs.c.priority.desc(), runs.c.created, runs.c.id)
 _RUNS_AT_ONCE = 500
 """Databases bound the number of parameters."""
@@ -30,14 +34,13 @@ def insert_run(tx: Tx, values: Mapping[str, Any]) -> None:
 
 def get_run(tx: Tx, run: RunId, *, lock: bool = False) -> RunRow | None:
     """lock: nobody else changes it until the transaction ends."""
-    query = sa.select(*_RUN).where(runs.c.id == run)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    row = tx.execute(_RUN_OF_ID_LOCKED if lock else _RUN_OF_ID, {"the_id": run}).one_or_none()
     return None if row is None else record(RunRow, row)
 
 
 def list_runs(tx: Tx, task: TaskId) -> list[RunRow]:
     """All runs of a task, the first first."""
-    query = sa.select(*_RUN).where(runs.c.task == task).order_by(runs.c.number)
+    query = _RUN.where(runs.c.task == task).order_by(runs.c.number)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
@@ -48,7 +51,7 @@ def set_run(tx: Tx, run: RunId, values: Mapping[str, Any]) -> None:
 
 def unfinished_runs(tx: Tx) -> list[RunRow]:
     """Every run that is not at its end: higher priority first, then the older. What is kept of others costs nothing."""
-    query = sa.select(*_RUN).where(UNFINISHED).order_by(*_QUEUE)
+    query = _RUN.where(UNFINISHED).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
@@ -62,14 +65,14 @@ def runs_to_plan(tx: Tx) -> list[RunId]:
 def runs_to_place(tx: Tx) -> list[RunRow]:
     """Planned runs whose splits are not all computed and that are wanted: in the order in which they get capacity."""
     wanted = (runs.c.planned.is_not(None), runs.c.computed.is_(None), runs.c.stop_requested.is_(None))
-    query = sa.select(*_RUN).where(UNFINISHED, *wanted).order_by(*_QUEUE)
+    query = _RUN.where(UNFINISHED, *wanted).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
 def runs_to_publish(tx: Tx) -> list[RunRow]:
     """Runs that compute or have computed, and that are not being stopped."""
     wanted = (runs.c.status == TaskStatus.RUNNING, runs.c.stop_requested.is_(None))
-    query = sa.select(*_RUN).where(UNFINISHED, *wanted).order_by(*_QUEUE)
+    query = _RUN.where(UNFINISHED, *wanted).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
@@ -81,7 +84,7 @@ def runs_to_reconcile(tx: Tx, now: float) -> list[RunRow]:
         runs.c.deadline <= now,
         sa.and_(runs.c.number > 1, runs.c.planned.is_not(None)),
     )
-    query = sa.select(*_RUN).where(UNFINISHED, wanted).order_by(*_QUEUE)
+    query = _RUN.where(UNFINISHED, wanted).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
@@ -90,7 +93,7 @@ def instances_of(tx: Tx, which: Sequence[RunId]) -> dict[RunId, list[InstanceRow
     found: dict[RunId, list[InstanceRow]] = {run: [] for run in which}
     for first in range(0, len(which), _RUNS_AT_ONCE):
         some = which[first : first + _RUNS_AT_ONCE]
-        query = sa.select(*_INSTANCE).where(instances.c.run.in_(some))
+        query = _INSTANCE.where(instances.c.run.in_(some))
         for row in tx.execute(query.order_by(instances.c.index, instances.c.attempt)):
             found[row.run].append(record(InstanceRow, row))
     return found
@@ -108,12 +111,7 @@ def instances_to_forget(tx: Tx) -> dict[RunId, list[InstanceId]]:
 
 def runs_to_sweep(tx: Tx, now: float, limit: int) -> list[RunRow]:
     """Ended runs whose staging has served its time, and those that still have traces on the engine."""
-    query = (
-        sa.select(*_RUN)
-        .where(runs.c.sweep_at.is_not(None), runs.c.sweep_at <= now)
-        .order_by(runs.c.sweep_at)
-        .limit(limit)
-    )
+    query = _RUN.where(runs.c.sweep_at.is_not(None), runs.c.sweep_at <= now).order_by(runs.c.sweep_at).limit(limit)
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
@@ -125,14 +123,14 @@ def insert_instances(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def get_instance(tx: Tx, instance: InstanceId, *, lock: bool = False) -> InstanceRow | None:
     """lock: as for `get_run`."""
-    query = sa.select(*_INSTANCE).where(instances.c.id == instance)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    query = _INSTANCE_OF_ID_LOCKED if lock else _INSTANCE_OF_ID
+    row = tx.execute(query, {"the_id": instance}).one_or_none()
     return None if row is None else record(InstanceRow, row)
 
 
 def list_instances(tx: Tx, run: RunId) -> list[InstanceRow]:
     """All instances of a run, replaced ones included, by place and attempt."""
-    query = sa.select(*_INSTANCE).where(instances.c.run == run).order_by(instances.c.index, instances.c.attempt)
+    query = _INSTANCE.where(instances.c.run == run).order_by(instances.c.index, instances.c.attempt)
     return [record(InstanceRow, row) for row in tx.execute(query)]
 
 
