@@ -6,8 +6,10 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,7 +24,8 @@ from tidemill.domain.errors import (
 from tidemill.domain.location import Location
 from tidemill.objects import s3 as s3_module
 from tidemill.objects.region import open_region
-from tidemill.objects.s3 import S3Config, S3Objects, open_store
+from tidemill.objects.s3 import S3Objects
+from tidemill.objects.s3_store import S3Config, open_store
 from tidemill.settings import BucketSection
 from tidemill.wire.sections import Secret
 
@@ -152,14 +155,87 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def storage() -> Iterator[ThreadingHTTPServer]:
-    handler = type("Handler", (Answers,), {})
+    yield from serving(type("Handler", (Answers,), {}))
+
+
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
+        server.block_on_close = False  # a client keeps its connections
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+class LosesAnswers(BaseHTTPRequestHandler):
+    """Hands requests on to a real store, and loses one of its answers to a write: the client tries again."""
+
+    store = ""
+    lose = 1
+    writes = 0
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        connection = HTTPConnection(self.store)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        text = answer.read()
+        status = answer.status
+        if self.command in ("PUT", "POST") and status == 200:
+            type(self).writes += 1
+            if type(self).writes == self.lose:
+                status, text = 503, b""
+        self.send_response(status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding", "server", "date"):
+                self.send_header(name, value)
+        self.send_header(
+            "Content-Length", answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(text))
+        )
+        self.end_headers()
+        connection.close()
+        self.wfile.write(text)
+
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT  # noqa: N815 - the same
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's
+        pass
+
+
+@pytest.fixture
+def losing(s3: S3Bucket) -> Iterator[ThreadingHTTPServer]:
+    handler = type("Handler", (LosesAnswers,), {"store": urlsplit(s3.endpoint).netloc})
+    yield from serving(handler)
+
+
+def test_our_own_write_whose_answer_was_lost(s3: S3Bucket, losing: ThreadingHTTPServer) -> None:
+    endpoint = f"http://127.0.0.1:{losing.server_port}"
+    handler = losing.RequestHandlerClass
+    objects = S3Objects(open_store(S3Config(s3.bucket, endpoint, s3.key, s3.secret, s3.region)), small_bytes=1000)
+    assert objects.create(ROOT.child("claim"), b"mine")
+    assert handler.writes == 1  # type: ignore[attr-defined]
+    assert not objects.create(ROOT.child("claim"), b"mine")
+    handler.writes = 0  # type: ignore[attr-defined]
+    made = objects.compose(ROOT.child("small"), [b"x" * 100], staging=ROOT.child("staging"))
+    assert handler.writes == 1  # type: ignore[attr-defined]
+    assert made.size == 100
+    assert [info.name for info in objects.list(ROOT)] == ["claim", "small"]
+
+
+@pytest.mark.parametrize("lose", range(1, 12))
+@pytest.mark.parametrize("size", [5_000, 9_000_000])
+def test_a_large_result_with_an_answer_lost(lose: int, size: int, s3: S3Bucket, losing: ThreadingHTTPServer) -> None:
+    endpoint = f"http://127.0.0.1:{losing.server_port}"
+    handler = losing.RequestHandlerClass
+    handler.lose = lose  # type: ignore[attr-defined]
+    objects = S3Objects(open_store(S3Config(s3.bucket, endpoint, s3.key, s3.secret, s3.region)), small_bytes=1000)
+    made = objects.compose(ROOT.child("large"), [b"x" * size], staging=ROOT.child("staging"))
+    assert made.size == size
+    assert objects.read(ROOT.child("large")) == b"x" * size
+    assert [info.name for info in objects.list(ROOT)] == ["large"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, InvalidValue, OutputTaken, PartDamaged
 from tidemill.domain.splits import Cut, Layout
 from tidemill.publishing import units
-from tidemill.publishing.publisher import Publisher, read_marker
+from tidemill.publishing.publisher import Finished, Publisher, read_marker
 from tidemill_runtime.contract import Counts, ResultFormat
 
 Make = Callable[..., World]
@@ -189,6 +190,28 @@ def test_everything_may_be_repeated(make: Make) -> None:
     marker = read_marker(world.objects, world.output)
     assert marker is not None
     assert marker["task"] == TASK
+
+
+def test_two_publishers_at_a_time(make: Make) -> None:
+    """As when a server was given up and another began: they do the same, and one result comes of it."""
+    world = make(MIXED, Cut.RANGES, Layout.PER_OBJECT)
+    world.compute(records_per_part=500)
+    start = threading.Barrier(3)
+    finished: list[Finished] = []
+
+    def publish() -> None:
+        start.wait()
+        finished.append(world.run_to_end())
+
+    threads = [threading.Thread(target=publish) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(finished) == 3
+    assert len(set(finished)) == 1
+    found = check_account(world)
+    assert found == {f"{name}.out.jsonl": expected_lines(data) for name, data in MIXED.items()}
 
 
 def test_a_damaged_part_is_named(make: Make) -> None:

@@ -157,7 +157,9 @@ def _folder(path: Path) -> Objects:
 
 
 def _declared(name: str, section: BucketSection, retry_s: float) -> Objects:
-    from tidemill.objects.s3 import S3Config, S3Objects, open_store  # 20 ms that a run on local folders need not wait
+    # 20 ms that a run on local folders need not wait.
+    from tidemill.objects.s3 import S3Objects
+    from tidemill.objects.s3_store import S3Config, open_store
 
     assert section.url is not None
     scheme, _, rest = section.url.partition("://")
@@ -195,7 +197,8 @@ def _declared(name: str, section: BucketSection, retry_s: float) -> Objects:
 
 def _environment_bucket(name: str, retry_s: float) -> Objects:
     """A bucket as the usual AWS_* variables describe it; obstore looks up the keys (variables, machine's role)."""
-    from tidemill.objects.s3 import S3Config, S3Objects, open_store  # as above
+    from tidemill.objects.s3 import S3Objects  # as above
+    from tidemill.objects.s3_store import S3Config, open_store
 
     environ = os.environ  # Amazon's own variables, not settings of ours
     endpoint = next(

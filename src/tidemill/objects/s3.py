@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import timedelta
 from itertools import chain, islice
@@ -21,7 +20,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
-from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged, Temporary
+from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged, StorageUnavailable, Temporary
 from tidemill.domain.location import Location
 from tidemill.objects.ahead import Ahead
 from tidemill.objects.assembly import Assembly
@@ -40,52 +39,6 @@ GRANT_S_MAX = 7 * 24 * 3600.0
 """Signatures are good for seven days at most (S3)."""
 WRITER = "tidemill-write"
 """Metadata that tells a writer its own object, when the answer to its first attempt was lost."""
-
-
-@dataclass(frozen=True)
-class S3Config:
-    """endpoint: with scheme, without the bucket; None is Amazon's. Keys None: the environment's (AWS_*, instance role).
-
-    retry_s: how long a storage that does not answer, or answers 5xx, is tried before StorageUnavailable is raised.
-    """
-
-    bucket: str
-    endpoint: str | None = None
-    access_key: str | None = None
-    secret_key: str | None = None
-    region: str | None = None
-    path_style: bool = True
-    retry_s: float = 10.0
-
-
-def open_store(config: S3Config) -> S3Store:
-    """obstore's store for a bucket. Connects to nothing yet."""
-    endpoint = config.endpoint or f"https://s3.{config.region or 'us-east-1'}.amazonaws.com"
-    if not config.path_style:  # then obstore takes the endpoint as the bucket's own
-        scheme, _, host = endpoint.partition("://")
-        if not host.startswith(f"{config.bucket}."):
-            endpoint = f"{scheme}://{config.bucket}.{host}"
-    settings = {
-        "endpoint": endpoint.rstrip("/"),
-        "region": config.region or "us-east-1",
-        "virtual_hosted_style_request": not config.path_style,
-        "copy_if_not_exists": "multipart",
-    }
-    keys = None
-    if config.access_key is not None and config.secret_key is not None:
-        # By a provider, not by settings: a session token in the environment would be sent with these keys.
-        keys = {"access_key_id": config.access_key, "secret_access_key": config.secret_key, "expires_at": None}
-    return S3Store(
-        config.bucket,
-        config=settings,  # type: ignore[arg-type]
-        client_options={"allow_http": endpoint.startswith("http://"), "timeout": timedelta(seconds=120)},
-        retry_config={
-            "max_retries": 1000,
-            "retry_timeout": timedelta(seconds=config.retry_s),
-            "backoff": {"max_backoff": timedelta(seconds=2)},
-        },
-        credential_provider=None if keys is None else lambda: keys,  # type: ignore[arg-type]
-    )
 
 
 class S3Objects(Objects):
@@ -157,9 +110,7 @@ class S3Objects(Objects):
             try:
                 obstore.put(self._store, key, data, mode="create", attributes={WRITER: token}, use_multipart=False)
             except AlreadyExistsError:  # perhaps by our own request, repeated because its answer was lost
-                with suppress(FileNotFoundError):
-                    return obstore.get(self._store, key).attributes.get(WRITER) == token
-                return False
+                return self._wrote(key, token)
         return True
 
     def compose(
@@ -181,10 +132,13 @@ class S3Objects(Objects):
             staged = self._key(staging)
             try:
                 self._upload(staged, assembly, complete=True)
-                try:
-                    obstore.copy(self._store, staged, key, overwrite=replace)
-                except AlreadyExistsError:
-                    return self._same(target, assembly.made)
+                obstore.copy(self._store, staged, key, overwrite=replace)
+            except AlreadyExistsError:
+                return self._same(target, assembly.made)
+            except FileNotFoundError as error:  # the copy was completed, its answer lost, and it was asked for again
+                if replace or self.head(target) is None:
+                    raise StorageUnavailable(f"{target}: a copy got lost on its way.") from error
+                return self._same(target, assembly.made)
             finally:
                 with suppress(Temporary):
                     self.delete([staging])
@@ -279,7 +233,10 @@ class S3Objects(Objects):
 
         (An upload that is left is seen by nobody, and paid for; obstore has no call to abort it.)
         """
-        writer = obstore.open_writer(self._store, key, buffer_size=RANGE_BYTES, max_concurrency=WINDOW)
+        token = secrets.token_hex(16)
+        writer = obstore.open_writer(
+            self._store, key, attributes={WRITER: token}, buffer_size=RANGE_BYTES, max_concurrency=WINDOW
+        )
         try:
             for chunk in chunks:
                 writer.write(chunk)
@@ -288,7 +245,18 @@ class S3Objects(Objects):
                 with suppress(Exception):
                     writer.close()
             raise
-        writer.close()
+        try:
+            writer.close()
+        except FileNotFoundError as error:  # no such upload: it was completed, and the answer to that was lost
+            if not self._wrote(key, token):
+                raise StorageUnavailable(f"{key}: an upload got lost on its way.") from error
+
+    def _wrote(self, key: str, token: str) -> bool:
+        """Whether the object there is the one that was written with this token."""
+        try:
+            return obstore.get(self._store, key, options={"head": True}).attributes.get(WRITER) == token
+        except FileNotFoundError:
+            return False
 
     def _put_small(self, target: Location, assembly: Assembly, *, replace: bool) -> Composed:
         data = b"".join(assembly)
