@@ -28,7 +28,7 @@ HEAVY = {
         ("agent", set()),
         ("models.inspect", set()),
         ("worker", set()),
-        ("leasework", {"msgspec", "inspect", "dataclasses"}),
+        ("leasework", {"msgspec", "inspect", "dataclasses", "subprocess"}),
     ],
 )
 def test_imports(module: str, allowed: set[str]) -> None:
