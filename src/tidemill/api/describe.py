@@ -1,4 +1,6 @@
-"""OpenAPI of the JSON API: what FastAPI finds, made complete: the credential, problems, an example for every operation."""
+"""OpenAPI of the JSON API: what FastAPI finds, made complete: the credential, problems, an example for every
+operation.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from tidemill.api.gate import PUBLIC
 _DESCRIPTION = """
 Batch prediction: a folder in, predictions out, everything released.
 
-Every call needs `Authorization: Bearer <secret_id>.<secret_key>`, except `/healthz` and `/readyz`. Errors are RFC 9457 problems
-with a stable `code`, the `field` that is wrong and a `remedy`. Lists give `next_cursor`; pass it as `cursor` for the next page.
+Every call needs `Authorization: Bearer <secret_id>.<secret_key>`, except `/healthz` and `/readyz`. Errors are RFC 9457
+problems with a stable `code`, the `field` that is wrong and a `remedy`. Lists give `next_cursor`; pass it as
+`cursor` for the next page.
 """
 
 

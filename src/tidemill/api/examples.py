@@ -1,4 +1,6 @@
-"""One example of every operation, for OpenAPI and the reference. A test holds them to the models, and each operation to one."""
+"""One example of every operation, for OpenAPI and the reference. A test holds them to the models, and each operation
+to one.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ _SUMMARY = {
     "region": "local",
     "status": "SUCCEED",
     "reason": "finished_with_failed_records",
-    "explanation": "Finished, but some records failed. See errors.jsonl in the output folder, or `tidemill task errors`.",
+    "explanation": "Finished, but some records failed. See errors.jsonl in the output folder.",
     "warning": "3 records of 20,000 failed; errors.jsonl in the output folder says which and why.",
     "model": "churn@2",
     "output": "cos://data/scores/march/",

@@ -1,4 +1,5 @@
-"""What every request passes, as one ASGI layer around the app: an id, a credential, a limit, and nothing unexpected shown.
+"""What every request passes, as one ASGI layer around the app: an id, a credential, a limit, and nothing unexpected
+shown.
 
 public     /healthz, /readyz           answered to anybody
 runners    /runner/                    instances, with tokens of their own (checked behind this gate)
@@ -59,7 +60,7 @@ class Gate:
             await self._app(scope, self._limited(scope, headers, receive), answer)
         except TidemillError as error:
             await answer.instead(scope, receive, problem_response(error, request_id))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last resort of every request
             await answer.instead(scope, receive, internal_error(error, request_id, path))
 
     def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
@@ -103,7 +104,9 @@ class _Answer:
         await self._send(message)
 
     async def instead(self, scope: Scope, receive: Receive, response: Response) -> None:
-        """Sends an error, if nothing is sent yet; a half-sent answer can only be cut off, so that nobody takes it for whole."""
+        """Sends an error, if nothing is sent yet; a half-sent answer can only be cut off, so that nobody takes it
+        for whole.
+        """
         if self._begun:
             raise ConnectionAbortedError("the answer cannot be finished")
         await response(scope, receive, self)

@@ -84,7 +84,7 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 
 def _finding(found: Mapping[str, Any], model: type[BaseModel] | None) -> TidemillError:
-    where, *path = found["loc"] if found["loc"] else ("body",)
+    where, *path = found["loc"] or ("body",)
     if found["type"] == "json_invalid":
         return InvalidValue("the body is not JSON.", remedy="Send JSON with Content-Type: application/json.")
     if where == "body" and not path and found["type"] != "value_error":
@@ -104,7 +104,9 @@ def _body_model(request: Request) -> type[BaseModel] | None:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """What the framework raises by itself: no such route, a method that a route does not have, a body that is no JSON."""
+    """What the framework raises by itself: no such route, a method that a route does not have, a body that is no
+    JSON.
+    """
     assert isinstance(error, HTTPException)
     known: TidemillError
     if error.status_code == 404:

@@ -1,9 +1,9 @@
 """The door for instances: one call, a report in and orders out. Quick, because every split passes here.
 
 Not part of the JSON API: the body is `contract.Report`, the answer `contract.Orders`, the credential a token of the
-instance's own. What the answer's status means to an instance: 401 its token is not good (any more), 403 it has ended as far as
-the server knows, 413 and 422 it said something that no instance says, 426 it speaks a version of the contract that is not
-spoken here, 503 and 409 try again.
+instance's own. What the answer's status means to an instance: 401 its token is not good (any more), 403 it has ended
+as far as the server knows, 413 and 422 it said something that no instance says, 426 it speaks a version of the
+contract that is not spoken here, 503 and 409 try again.
 """
 
 from __future__ import annotations

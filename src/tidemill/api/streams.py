@@ -31,7 +31,9 @@ UPLOAD_CHUNK_BYTES = 1024 * 1024
 
 
 def download(request: Request, opened: Opened) -> Response:
-    """An object, or the one range of it that was asked for; several ranges are answered with all of it, as HTTP allows."""
+    """An object, or the one range of it that was asked for; several ranges are answered with all of it, as HTTP
+    allows.
+    """
     info = opened.info
     headers = {
         "Accept-Ranges": "bytes",

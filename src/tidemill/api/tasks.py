@@ -130,8 +130,9 @@ async def watch_task(
     task: str,
     last_event_id: Annotated[str | None, Header(max_length=40, description="Where to go on after a break.")] = None,
 ) -> StreamingResponse:
-    """Server-sent events until the task has ended: `event` (an EventView), `progress` (a ProgressView) whenever it changes, and
-    last `end` (the final ProgressView). The id of each is that of the newest event, so that nothing is missed or told twice.
+    """Server-sent events until the task has ended: `event` (an EventView), `progress` (a ProgressView) whenever it
+    changes, and last `end` (the final ProgressView). The id of each is that of the newest event, so that nothing is
+    missed or told twice.
     """
     return await watch_events(request, served, actor, TaskId(task), last_event_id)
 

@@ -28,12 +28,12 @@ class Client:
         task = client.tasks.create({"name": "july", "model": "churn", "input": "cos://data/in/", "output": "cos://data/out/"})
         task = client.wait(task, progress=True)
 
-    url, secret_id, secret_key: the server and the credential; credentials: a file with the latter two; data: the data folder
-    of a server on this machine. What is not given is taken from TIDEMILL_URL, TIDEMILL_SECRET_ID, TIDEMILL_SECRET_KEY, then
-    from tidemill.toml, then from the server that runs on this machine.
+    url, secret_id, secret_key: the server and the credential; credentials: a file with the latter two; data: the
+    data folder of a server on this machine. What is not given is taken from TIDEMILL_URL, TIDEMILL_SECRET_ID,
+    TIDEMILL_SECRET_KEY, then from tidemill.toml, then from the server that runs on this machine.
 
-    Raises the errors of `tidemill.domain.errors`, the same as the server: Refused for a request that is wrong (field, remedy),
-    Temporary for what may go away by itself, after several tries.
+    Raises the errors of `tidemill.domain.errors`, the same as the server: Refused for a request that is wrong
+    (field, remedy), Temporary for what may go away by itself, after several tries.
     """
 
     def __init__(

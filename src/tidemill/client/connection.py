@@ -1,7 +1,8 @@
 """One HTTP connection to a server: finding it, sending, trying again, and turning problems back into our errors.
 
 Used by every part of `tidemill.client`. Where the server is and who we are is looked for in the arguments, then in
-TIDEMILL_URL, TIDEMILL_SECRET_ID and TIDEMILL_SECRET_KEY, then in tidemill.toml, then in the data folder of a server here.
+TIDEMILL_URL, TIDEMILL_SECRET_ID and TIDEMILL_SECRET_KEY, then in tidemill.toml, then in the data folder of a server
+here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tidemill.wire.views import Problem
 M = TypeVar("M", bound=BaseModel)
 Content = bytes | Callable[[], Iterable[bytes]]
 """A body: bytes, or what begins to read it anew for each try."""
-Params = Mapping[str, str | int | float | bool | None | list[str]]
+Params = Mapping[str, str | int | float | bool | list[str] | None]
 
 ATTEMPTS = 6
 """Of a call that may be repeated: about ten seconds, enough for a server that is being restarted."""
@@ -56,7 +57,8 @@ def find_credentials(
     credentials: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
 ) -> Credentials:
-    """The server and key to use. credentials: a file with secret_id and secret_key. data: the data folder of a local server.
+    """The server and key to use. credentials: a file with secret_id and secret_key. data: the data folder of a local
+    server.
 
     What is not given is taken from the settings: variables, then tidemill.toml, then their defaults.
     Raises NotAuthenticated or ServerUnreachable, saying what was looked for where.
@@ -108,7 +110,8 @@ class Connection:
 
     def __init__(self, credentials: Credentials) -> None:
         self.url = credentials.url
-        # The key is in a header, so nothing may lead it elsewhere: no redirects, no proxy of the environment for a local server.
+        # The key is in a header, so nothing may lead it elsewhere: no redirects, no proxy of the environment for a
+        # local server.
         self._http = httpx.Client(
             base_url=credentials.url,
             timeout=TIMEOUT,
@@ -136,7 +139,9 @@ class Connection:
         idempotency_key: str | None = None,
         again: bool = False,
     ) -> M:
-        """body: JSON. Repeated after a lost answer only under an idempotency key, or where `again` says that it does no harm."""
+        """body: JSON. Repeated after a lost answer only under an idempotency key, or where `again` says that it does
+        no harm.
+        """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         again = again or idempotency_key is not None
         return _read(self.send("POST", path, params=params, json=body, headers=headers, again=again), view)
@@ -172,7 +177,8 @@ class Connection:
         again: bool | None = None,
         ok: Iterable[int] = (),
     ) -> httpx.Response:
-        """One call and its answer. again: whether it may be repeated (None: as the method allows). ok: statuses beside 2xx.
+        """One call and its answer. again: whether it may be repeated (None: as the method allows). ok: statuses
+        beside 2xx.
 
         Raises the error that the server answered with, or ServerUnreachable.
         """
@@ -241,7 +247,7 @@ def raise_problem(response: httpx.Response) -> None:
     except ValidationError:
         family = ServerUnreachable if response.status_code in AGAIN_STATUS else TidemillError
         raise family(
-            f"HTTP {response.status_code} {response.reason_phrase} of {response.request.method} {response.request.url.path}.",
+            f"HTTP {response.status_code} {response.reason_phrase} of {_call(response)}.",
             remedy="Is this the address of a Tidemill server?",
         ) from None
     kind = classes.get(problem.code, Temporary if problem.status in AGAIN_STATUS else TidemillError)
@@ -249,6 +255,10 @@ def raise_problem(response: httpx.Response) -> None:
     if problem.status == 500 and problem.request_id:
         error.remedy = f"See the server's log for request {problem.request_id}."
     raise error
+
+
+def _call(response: httpx.Response) -> str:
+    return f"{response.request.method} {response.request.url.path}"
 
 
 def _tree(kind: type[TidemillError]) -> Iterator[type[TidemillError]]:
@@ -262,7 +272,7 @@ def _read(response: httpx.Response, view: type[M]) -> M:
         return view.model_validate_json(response.content)
     except ValidationError as error:
         raise TidemillError(
-            f"the answer of {response.request.method} {response.request.url.path} is not what was expected.",
+            f"the answer of {_call(response)} is not what was expected.",
             remedy="Client and server may be of different versions.",
         ) from error
 

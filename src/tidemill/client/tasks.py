@@ -55,8 +55,8 @@ class TasksClient:
         """Creates a task: from a TaskFile, from a dict of its keys, or from the path of a task file.
 
         A local `model` or `code` folder is uploaded first (only what the server lacks), and replaced by its package.
-        idempotency_key: the same key and the same task give the same task, however often; one is made if none is given, so
-        that a lost answer does no harm. Raises Refused of all kinds, naming field, value and remedy.
+        idempotency_key: the same key and the same task give the same task, however often; one is made if none is
+        given, so that a lost answer does no harm. Raises Refused of all kinds, naming field, value and remedy.
         """
         wanted = read_task(task)
         body = dump_task(wanted)
@@ -115,7 +115,7 @@ class TasksClient:
         return self._connection.post(_path(task, "stop"), TaskView, {}, again=True)
 
     def resume(self, task: str, changes: Mapping[str, Any] | None = None) -> TaskView:
-        """Starts a new run that computes what is missing. changes: instances, resources, tolerance, deadline …"""
+        """Starts a new run that computes what is missing. changes: instances, resources, tolerance."""
         return self._connection.post(_path(task, "resume"), TaskView, dict(changes or {}))
 
     def delete(self, task: str) -> DeletedView:

@@ -24,8 +24,8 @@ class ServerEvent:
 
 
 def watch(connection: Connection, path: str) -> Iterator[ProgressView]:
-    """Every progress until the end, the last one final. Raises the server's error, or ServerUnreachable after ten seconds
-    without it.
+    """Every progress until the end, the last one final. Raises the server's error, or ServerUnreachable after ten
+    seconds without it.
     """
     last_id = told = ""
     failures = 0

@@ -1,7 +1,7 @@
 """Packages: folders of files that are known by the digest of their content (models and code).
 
-Pure rules, shared by the server (which stores packages), the client (which uploads what is missing) and `tidemill run` (which
-notes the digest in the receipt): which names a package may hold, and what its digest is.
+Pure rules, shared by the server (which stores packages), the client (which uploads what is missing) and `tidemill run`
+(which notes the digest in the receipt): which names a package may hold, and what its digest is.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def is_ignored(path: str) -> bool:
 def check_package(files: Iterable[PackageFile], *, field: str = "files") -> list[PackageFile]:
     """The files, sorted. Raises InvalidValue or TooLarge if any folder could not hold exactly these.
 
-    Refused: nothing at all; paths that are absolute or climb; paths that are there twice, differ in case or in Unicode form
-    alone, or are a file here and a folder there.
+    Refused: nothing at all; paths that are absolute or climb; paths that are there twice, differ in case or in Unicode
+    form alone, or are a file here and a folder there.
     """
     listed = list(files)
     if not listed:

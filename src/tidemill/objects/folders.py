@@ -1,5 +1,6 @@
-"""Local folders as packages: which files they hold, and their digests. Used by the client's uploads and by imports of the
-operator's own folders.
+"""Local folders as packages: which files they hold, and their digests.
+
+Used by the client's uploads and by imports of the operator's own folders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who is asking: credentials of the JSON API, and what an actor may touch.
 
-One credential is made at a server's first start. Checking goes through `Access.authenticate` alone, so that keys of many users
-can come from the store later without the doors noticing.
+One credential is made at a server's first start. Checking goes through `Access.authenticate` alone, so that keys of
+many users can come from the store later without the doors noticing.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class Access:
 
 
 def check_allowed(actor: Actor, location: Location, *, field: str) -> None:
-    """Raises NotAllowed for a path of the server's own machine, unless the operator asks. (Buckets: the region knows its own.)"""
+    """Raises NotAllowed for a path of the server's own machine, unless the operator asks.
+
+    Whether a bucket is there is for the region to say.
+    """
     if location.is_local and not actor.operator:
         raise NotAllowed(
             f"{str(location)!r} lies on the server's own disk.",

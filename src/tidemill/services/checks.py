@@ -1,4 +1,6 @@
-"""What a task's check has found, as JSON in the run's row: loops read there where data is and how, and need not look again."""
+"""What a task's check has found, as JSON in the run's row: loops read there where data is and how, and need not look
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""All use cases of a server in one object: what the doors are given. `assemble` is called by `bootstrap`, and by tests."""
+"""All use cases of a server in one object: what the doors are given. `assemble` is called by `bootstrap`, and by
+tests.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ from tidemill_runtime.contract import Orders, Report
 
 @dataclass(frozen=True)
 class Services:
-    """report: answers one report of an instance, given its token. problems: why the server is not ready, in words; nothing
-    if it is. closing: whether the server is about to end, so that long answers should. default_region: for requests that
-    name none.
+    """report: answers one report of an instance, given its token. problems: why the server is not ready, in words;
+    nothing if it is. closing: whether the server is about to end, so that long answers should. default_region: for
+    requests that name none.
     """
 
     access: Access
@@ -48,7 +50,7 @@ class Services:
     default_region: str
 
     def region(self, name: str | None) -> str:
-        """The region that a request means. (Unknown ones are found out where they are used.)"""
+        """The region that a request means. Unknown ones are found out where they are used."""
         return name or self.default_region
 
     def about(self) -> ServerView:

@@ -157,7 +157,9 @@ class TaskMaking:
         owner: TaskId | None = None,
         packages: tuple[str | None, str | None] | None = None,
     ) -> _Ready:
-        """owner: the task that may own the output folder already. packages: model and code of a run before, which stay."""
+        """owner: the task that may own the output folder already. packages: model and code of a run before, which
+        stay.
+        """
         region = find_region(self._regions, task.region)
         _check_supported(task)
         _check_resources(task, region)

@@ -1,7 +1,7 @@
 """The model repository: versions of models, made from packages, checked before any task can use them.
 
-A version is written down as CREATING, checked without a transaction, and then READY or FAILED with the reason; what a dying
-server leaves CREATING is checked again at its next start (`finish_creating`).
+A version is written down as CREATING, checked without a transaction, and then READY or FAILED with the reason; what
+a dying server leaves CREATING is checked again at its next start (`finish_creating`).
 """
 
 from __future__ import annotations
@@ -279,7 +279,9 @@ class Models:
 
 @lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
 def check_callable(model: Path | None, code: Path | None) -> PackageInfo:
-    """What is called of a model's and a code's folder. Raises InvalidValue with file and line where there is nothing."""
+    """What is called of a model's and a code's folder. Raises InvalidValue with file and line where there is
+    nothing.
+    """
     field = "model" if code is None else "code"
     for folder in (model, code):
         for place in () if folder is None else (folder / "batch" / ENTRY, folder / ENTRY):

@@ -1,4 +1,6 @@
-"""Objects of a region's buckets, for those who upload inputs and fetch results through the server. Called by the API."""
+"""Objects of a region's buckets, for those who upload inputs and fetch results through the server. Called by the
+API.
+"""
 
 from __future__ import annotations
 

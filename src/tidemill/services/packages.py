@@ -160,7 +160,9 @@ class Packages:
         return self._blobs.materialise(digest)
 
     def sweep(self) -> list[str]:
-        """Removes packages that no model and no task uses, then blobs that no package needs; what was removed, in words."""
+        """Removes packages that no model and no task uses, then blobs that no package needs; what was removed, in
+        words.
+        """
         unused = (packages.c.used < self._clock.now() - UNUSED_S) & ~sa.exists().where(
             model_versions.c.package == packages.c.digest
         )

@@ -1,7 +1,7 @@
 """What a task has made: result objects, errors, the receipt; also while it runs. Called by the API.
 
-Where the truth is: the marker `_SUCCESS`, once it is there; until then the notes of the units that are published, and for
-errors also the committed parts of units that are not. What is not committed is never shown.
+Where the truth is: the marker `_SUCCESS`, once it is there; until then the notes of the units that are published,
+and for errors also the committed parts of units that are not. What is not committed is never shown.
 """
 
 from __future__ import annotations

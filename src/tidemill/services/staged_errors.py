@@ -1,6 +1,7 @@
 """Errors of records that are committed and whose results are not published yet: what a look at an unfinished run shows.
 
-Also all that there is of a run that failed early. The line of a record is known as far as the ranges before it are done.
+Also all that there is of a run that failed early. The line of a record is known as far as the ranges before it are
+done.
 """
 
 from __future__ import annotations

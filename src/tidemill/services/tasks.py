@@ -1,4 +1,6 @@
-"""Tasks, as the doors ask for them: create, find, follow, stop, resume, delete. What they make is in `services.results`."""
+"""Tasks, as the doors ask for them: create, find, follow, stop, resume, delete. What they make is in
+`services.results`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reading tar and zip archives of models, which come from anywhere: nothing in one may reach outside its package.
 
-Links, devices, absolute or climbing paths, encrypted members and archives that unpack to far more than they are (bombs) are
-refused by the member's name, before anything of them is a package. Used by `services.packages`.
+Links, devices, absolute or climbing paths, encrypted members and archives that unpack to far more than they are
+(bombs) are refused by the member's name, before anything of them is a package. Used by `services.packages`.
 """
 
 from __future__ import annotations

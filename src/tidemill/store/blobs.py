@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from tidemill.domain.errors import InvalidValue, NotFound, StorageFull, StorageUnavailable, TidemillError, TooLarge
 from tidemill.domain.package import PackageFile, canonical, package_digest, parse_canonical
@@ -184,7 +184,7 @@ class BlobWriter:
         self._unsynced = 0
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> BlobWriter:
+    def __enter__(self) -> Self:
         with disk_errors():
             self._file = self._temporary.open("xb")
         return self

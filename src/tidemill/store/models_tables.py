@@ -1,7 +1,7 @@
 """Tables of the model repository; used by `services.models`.
 
-A version's package never changes. Deleted numbers are not given again (`models.last_number`), so that `churn@2` never means
-something else than it did.
+A version's package never changes. Deleted numbers are not given again (`models.last_number`), so that `churn@2`
+never means something else than it did.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Table of packages: which account may use which. Their files are blobs (`store.blobs`); used by `services.packages`."""
+"""Table of packages: which account may use which. Their files are blobs (`store.blobs`); used by
+`services.packages`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the JSON API answers, as pydantic models: built by `services`, sent by `api`, read back by `client` and `cli`.
 
-Times are UTC, durations and sizes carry their unit in the name. Readers ignore keys that they do not know, so that an older
-client gets along with a newer server.
+Times are UTC, durations and sizes carry their unit in the name. Readers ignore keys that they do not know, so that
+an older client gets along with a newer server.
 """
 
 from __future__ import annotations
