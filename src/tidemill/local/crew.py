@@ -250,7 +250,7 @@ def _is_full(fault: Fault) -> bool:
 
 def _evidence(member: Instance, fault: Fault | None) -> str:
     if fault is not None:
-        return " ".join(part for part in (fault.message, fault.evidence) if part)
+        return fault.message if fault.evidence in fault.message else f"{fault.message} {fault.evidence}"
     code = member.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     last = member.log_tail().splitlines()[-1:]

@@ -164,7 +164,7 @@ class FileJournal(Journal):
 
 def _replay(lines: list[bytes]) -> tuple[dict[str, Any], Book, dict[str, Any]]:
     values = [json.loads(line) for line in lines]
-    if not values or values[0].get("journal") != VERSION:
+    if not values or not all(isinstance(each, dict) for each in values) or values[0].get("journal") != VERSION:
         raise ValueError("it is not a journal of this version of Tidemill")
     planned = [PlannedSplit(*row) for each in values for row in each.get("splits", ())]
     book = Book(planned)

@@ -15,7 +15,7 @@ from tidemill.local.models import LocalModel, check_model
 from tidemill.local.place import FolderLock, home_of, journal_path
 from tidemill.local.unfinished import check_same, find_unfinished, forget
 from tidemill.objects.region import open_region
-from tidemill.planning.check import Checked, check_task, locate_output
+from tidemill.planning.check import Checked, check_task, locate_output, naming
 from tidemill.ports.objects import Objects
 from tidemill.publishing.claims import claim
 from tidemill.settings import Settings
@@ -56,7 +56,8 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
     objects = _open_objects(task, settings)
     model = check_model(task, base)
     output = locate_output(task, base=str(base), local_paths=True)
-    home = home_of(objects, output, settings.data)
+    with naming("output.path"):
+        home = home_of(objects, output, settings.data)
     owner = find_unfinished(objects, output, home)
     checked = check_task(task, objects, base=str(base), local_paths=True, owner=owner)
     lock = FolderLock(home, output)

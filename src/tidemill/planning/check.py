@@ -67,9 +67,9 @@ def check_task(
     """
     source = _locate(task.input.path, "input.path", base, local_paths)
     target = locate_output(task, base=base, local_paths=local_paths)
-    with _naming("output.path"):
+    with naming("output.path"):
         objects.is_folder(target)  # a bucket that the region does not know
-    with _naming("input.path"):
+    with naming("input.path"):
         if objects.is_folder(source) or source.is_folder:
             source = source.as_folder()
     _check_apart(objects, source, target)
@@ -79,21 +79,10 @@ def check_task(
         raise InvalidValue(
             f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path."
         )
-    try:
+    with naming("output.path"):
         objects.check_writable(target)
         check_output(objects, target, if_exists=task.output.if_exists, task=owner)
-    except (Refused, StorageDenied) as error:
-        raise type(error)(error.message, field="output.path", remedy=error.remedy) from error
     return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude))
-
-
-@contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Gives a refusal of the storage the field that it is about."""
-    try:
-        yield
-    except InvalidValue as error:
-        raise InvalidValue(error.message, field=field, remedy=error.remedy) from error
 
 
 def first_inputs(objects: Objects, source: Location, include: list[str], exclude: list[str]) -> list[ObjectInfo]:
@@ -140,6 +129,17 @@ def first_inputs(objects: Objects, source: Location, include: list[str], exclude
         field="input.path",
         remedy="Check the path." if missing else "Put the input there first.",
     )
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Errors of what a field names are that field's errors, unless they know better."""
+    try:
+        yield
+    except (Refused, StorageDenied) as error:
+        if error.field not in (None, "input", "output"):
+            raise
+        raise type(error)(error.message, field=field, remedy=error.remedy) from error
 
 
 def _locate(text: str, field: str, base: str | None, local_paths: bool) -> Location:
