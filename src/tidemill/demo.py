@@ -41,6 +41,8 @@ NAME = "digits"
 INPUT, OUTPUT = f"cos://data/{NAME}/input/", f"cos://data/{NAME}/output/"
 START_S, STOP_S = 60.0, 20.0
 SHOWN = 5
+DIGITS = 16
+"""Of a digest, for people."""
 
 
 def main(folder: Path, console: Console, *, picture: bool = False) -> int:
@@ -156,9 +158,8 @@ def _show(client: Client, view: TaskView, truth: dict[str, list[int | None]], co
     counts = view.counts
     headline = f"{view.status} WITH {failed_records(counts.failed).upper()}" if counts.failed else str(view.status)
     console.print()
-    console.print(
-        Text(headline, style="bold yellow" if view.status == "SUCCEED" else "bold red"), Text(view.explanation)
-    )
+    console.print(Text(headline, style="bold yellow" if view.status == "SUCCEED" else "bold red"))
+    console.print(view.explanation, highlight=False, markup=False)
     instances = list(client.tasks.instances(view.id))
     released = sum(instance.ended_at is not None for instance in instances)
     console.print(f"{released} of {len(instances)} instances released", highlight=False)
@@ -171,7 +172,7 @@ def _show(client: Client, view: TaskView, truth: dict[str, list[int | None]], co
 
 
 def _show_predictions(client: Client, truth: dict[str, list[int | None]], console: Console) -> None:
-    table = _table("First predictions", "record", "prediction", "in truth", "")
+    table = _table("record", "prediction", "in truth", "")
     right = known = 0
     for name, digits in truth.items():
         lines = client.objects.read(f"{OUTPUT}{name}.out.jsonl").decode().splitlines()
@@ -183,44 +184,37 @@ def _show_predictions(client: Client, truth: dict[str, list[int | None]], consol
             right, known = right + (found == digit), known + 1
             if known <= SHOWN:
                 table.add_row(f"{name} line {number}", line, str(digit), "right" if found == digit else "wrong")
-    console.print(table)
+    _titled(console, "First predictions", table)
     console.print(f"{right / known:.1%} of {known:,} predictions right", highlight=False)
 
 
 def _show_failures(client: Client, task: str, console: Console) -> None:
-    table = _table("Records that failed", "record", "fault", "reason", "the record")
+    table = _table("record", "reason", "what it was")
     for error in client.tasks.errors(task):
         told = error.model_dump()
         record = printable(error.input or "")
-        shown = record if len(record) <= 40 else f"{record[:18]} … {record[-18:]}"
-        table.add_row(place_of(told), error.fault, what_failed(told)[:70], shown)
-    console.print(table)
+        table.add_row(place_of(told), what_failed(told), f"{record[:12]} … {record[-16:]}")
+    _titled(console, "Records that failed", table)
 
 
 def _show_receipt(receipt: dict[str, Any], console: Console) -> None:
-    table = _table("Receipt", "", "")
+    table = _table("", "", "sha256")
+    counts, given, got = receipt["counts"], receipt["input"], receipt["results"]
     keys = ("inputs", "ok", "failed", "skipped")
-    table.add_row("records", "{:,} = {:,} ok + {:,} failed + {:,} skipped".format(*(receipt[key] for key in keys)))
-    for name, digest in _digests(receipt):
-        table.add_row(name, f"{digest[:16]}…")
-    console.print(table)
-
-
-def _digests(found: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Every digest of the receipt, by its name."""
-    for key, value in found.items():
-        if isinstance(value, dict):
-            yield from _digests(value, f"{above}{key} ")
-        elif isinstance(value, str) and len(value.removeprefix("sha256:")) == 64:
-            yield f"{above}{key}".replace("_", " "), value.removeprefix("sha256:")
+    table.add_row("records", "{:,} = {:,} ok + {:,} failed + {:,} skipped".format(*(counts[key] for key in keys)))
+    table.add_row("model", receipt["model"], receipt["model_sha256"][:DIGITS] + "…")
+    for name, found, digest in (("input", given, given["listing_sha256"]), ("results", got, got["manifest_sha256"])):
+        table.add_row(name, f"{found['objects']} objects, {format_bytes(found['bytes'])}", digest[:DIGITS] + "…")
+    table.add_row("errors", "errors.jsonl", got["errors_sha256"][:DIGITS] + "…")
+    _titled(console, "Receipt", table)
 
 
 def _show_time(seconds: dict[str, float], console: Console) -> None:
-    table = _table("Where time went", "", "", "")
+    table = _table("", "", "")
     total = seconds.pop("total") or 1.0
     for phase, spent in seconds.items():
         table.add_row(phase, format_seconds(spent), Text("█" * round(40 * spent / total), style="cyan"))
-    console.print(table)
+    _titled(console, "Where time went", table)
 
 
 def _next(folder: Path, console: Console) -> None:
@@ -237,11 +231,17 @@ def _next(folder: Path, console: Console) -> None:
         console.print(f"    {line}", style="bold", highlight=False, soft_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_header=any(columns))
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_header=any(columns), show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _titled(console: Console, title: str, table: Table) -> None:
+    console.print()
+    console.print(title, style="bold")
+    console.print(table)
 
 
 def _step(console: Console, text: str) -> None:
@@ -271,6 +271,6 @@ if __name__ == "__main__":
         screen.print("\nInterrupted. The task and the server are stopped; nothing is left running.")
         status = 130
     except TidemillError as error:
-        screen.print(f"[bold red]error:[/] {error}", highlight=False)
+        screen.print(f"error: {error}", style="red", highlight=False, markup=False)
         status = 1
     sys.exit(status)

@@ -44,9 +44,8 @@ def import_(
     labels = dict(_pair(text) for text in label or [])
     version = call.client.models.import_(name, folder, description=description, labels=labels)
     call.out.document(version.model_dump(mode="json"))
-    call.out.line(
-        f"{version.reference}  {version.status}  {version.files} file{'' if version.files == 1 else 's'}, {format_bytes(version.size_bytes)}"
-    )
+    files = f"{version.files} file{'' if version.files == 1 else 's'}, {format_bytes(version.size_bytes)}"
+    call.out.line(f"{version.reference}  {version.status}  {files}")
     for warning in version.warnings:
         call.out.warn(f"warning: {warning}")
     if version.status == "FAILED":
