@@ -234,9 +234,12 @@ def test_models_that_do_not_load(bench: Bench, source: str, kind: str, words: st
     assert not any(report.state == "running" for report in done.reports)
 
 
-def test_joined_results_leave_failed_records_out(bench: Bench) -> None:
+def test_a_failed_record_leaves_its_line_in_joined_results(bench: Bench) -> None:
     bench.model(POISONED).file("a.jsonl", poisoned(4, {2: "raise"}))
     done = bench.run(bench.whole(), result=ResultFormat(form="joined"), pins=Pins(batch_size=2))
     assert [json.loads(line) for line in done.results()["a.jsonl"].splitlines()] == [
-        {"id": i, "prediction": i} for i in (0, 1, 3)
+        {"id": 0, "prediction": 0},
+        {"id": 1, "prediction": 1},
+        None,
+        {"id": 3, "prediction": 3},
     ]

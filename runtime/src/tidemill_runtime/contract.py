@@ -279,10 +279,10 @@ class InputFormat:
 
 @dataclass(frozen=True)
 class ResultFormat:
-    """How predictions are written.
+    """How predictions are written. Line n is record n's; where that failed it is `null` (in the text format: blank).
 
     type: "jsonl" | "csv" | "parquet" | "text".
-    form: "aligned" (result line n is the prediction of input record n, a failed record leaves `null`),
+    form: "aligned" (the bare prediction),
     "joined" (the input record with the key "prediction" added), "named" ({"path": ..., "prediction": ...}; the
     default where a file is the record).
     keys: input columns that are carried into the result beside the prediction.

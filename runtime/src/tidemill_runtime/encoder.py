@@ -44,14 +44,15 @@ def make_encoder(result: ResultFormat, objects: list[InputObject]) -> Encoder:
 
 
 class JsonEncoder:
-    """JSON lines in one of the forms: aligned, joined, named."""
+    """JSON lines in one of the forms: aligned, joined, named. Line n is record n's in each of them."""
+
+    failed_line = b"null\n"
 
     def __init__(self, result: ResultFormat, objects: list[InputObject]) -> None:
         self._encoder = msgspec.json.Encoder(enc_hook=_plain)
         self._form = result.form
         self._keys = result.keys
         self._objects = objects
-        self.failed_line = b"null\n" if result.form == "aligned" else b""
 
     def block(self, records: Records, first: int, outcome: Outcome) -> bytes:
         lines = outcome.predictions if self._bare else self._shaped(records, first, outcome)

@@ -31,20 +31,31 @@ def jsonl_reader(lease: Lease, form: InputFormat, forced: dict[int, dict[int, in
 
 
 def decode_block(data: memoryview) -> Optional[list[Any]]:
-    """The values of a block with one on each line, else None.
+    """The values of a block with one on each line, else None: then it is decoded line by line.
 
-    msgspec takes values wherever they stand, so their number is held against that of the lines, and blank lines (which
-    most often end a file) are looked for where a wrong line could hide behind them.
+    msgspec takes values wherever they stand, so where they stand is counted.
     """
     try:
         items = _decoder.decode_lines(data)
     except UNREADABLE:
         return None
-    block = bytes(data)
-    if block.endswith((b"\n\n", b"\n\r\n")):
-        return None
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    return items if len(items) == lines else None
+    return items if _one_on_each_line(bytes(data), len(items)) else None
+
+
+def _one_on_each_line(block: bytes, values: int) -> bool:
+    """Whether the lines are `values` in number, and a value ends and another begins at each line's end.
+
+    JSON never has `}` and `{` side by side inside a value. So as many of these pairs across a line's end as there are line
+    ends leave no line with two values and none with half of one. Only objects and arrays, without blanks around them, are
+    known that way; whatever else comes is decoded line by line.
+    """
+    end = b"\r\n" if block.endswith(b"\r\n") else b"\n"
+    last = -len(end) - 1 if block.endswith(end) else -1
+    opening, closing = block[:1], block[last : last + 1 or None]
+    if opening + closing not in (b"{}", b"[]"):
+        return False
+    between = block.count(closing + end + opening)
+    return between == values - 1 and block.count(b"\n") == values - (last == -1)
 
 
 def _chosen(item: Any, columns: list[str]) -> Any:
