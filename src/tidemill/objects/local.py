@@ -143,6 +143,9 @@ class LocalObjects(Objects):
                 shutil.rmtree(path)
             if path == self._root:
                 os.makedirs(path, exist_ok=True)
+            elif os.path.dirname(path) != self._root:
+                with suppress(OSError):  # as for `delete`
+                    os.rmdir(os.path.dirname(path))
 
     def sync(self, folder: Location) -> None:
         with our_words(folder):
