@@ -91,7 +91,7 @@ class _Answer:
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._request_id = request_id.encode()
-        self._begun = False
+        self._begun = self._ended = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -101,12 +101,16 @@ class _Answer:
                 (b"x-request-id", self._request_id),
                 (b"x-content-type-options", b"nosniff"),
             ]
+        else:
+            self._ended = not message.get("more_body", False)
         await self._send(message)
 
     async def instead(self, scope: Scope, receive: Receive, response: Response) -> None:
         """Sends an error, if nothing is sent yet; a half-sent answer can only be cut off, so that nobody takes it
         for whole.
         """
+        if self._ended:
+            return  # the framework answered with `problems.internal_error` already, and raised all the same
         if self._begun:
             raise ConnectionAbortedError("the answer cannot be finished")
         await response(scope, receive, self)

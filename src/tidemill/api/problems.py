@@ -27,6 +27,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TidemillError, _tidemill)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 def problem_response(
@@ -65,6 +66,10 @@ def internal_error(error: Exception, request_id: str | None, path: str) -> Respo
 def request_id(request: Request) -> str | None:
     found: str | None = request.scope.get("state", {}).get("request_id")
     return found
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return internal_error(error, request_id(request), request.url.path)
 
 
 async def _tidemill(request: Request, error: Exception) -> Response:
@@ -109,7 +114,9 @@ async def _http(request: Request, error: Exception) -> Response:
     """
     assert isinstance(error, HTTPException)
     known: TidemillError
-    if error.status_code == 404:
+    if isinstance(error.__cause__, TidemillError):  # raised by us while the framework read the body
+        known = error.__cause__
+    elif error.status_code == 404:
         known = NotFound(f"there is no {request.url.path[:200]!r} here.", remedy="See /openapi.json.")
     else:
         known = _HttpError(error.status_code, str(error.detail))
