@@ -67,10 +67,13 @@ def _creates(folder: Path, scale: float) -> Measured:
     server.start()
     try:
         clients = [_client(server) for _ in range(_CLIENTS)]
+        template = crowd.template(folder)
 
         def create(number: int) -> None:
-            body = {**crowd.template(folder), "name": f"create-{number}", "output": f"{folder}/creates-{number}/"}
-            clients[number % _CLIENTS].post("/tasks", json=body).raise_for_status()
+            body = {**template, "name": f"create-{number}", "output": f"{folder}/creates-{number}/"}
+            answer = clients[number % _CLIENTS].post("/tasks", json=body)
+            if answer.is_error:
+                raise SystemExit(f"creating a task: HTTP {answer.status_code} {answer.text}")
 
         with ThreadPoolExecutor(_CLIENTS) as pool:
             list(pool.map(create, range(count, count + 20)))  # warm
@@ -87,8 +90,7 @@ def _crowded(server: Server, task: str, scale: float) -> list[Measured]:
     few_s = _idle(server)
     count = max(FEW, round(TASKS_AT_FULL_SCALE * scale))
     progress(f"filling in {count:,} finished tasks …")
-    [database] = list(server.data.glob("*.db")) + list(server.data.glob("*.sqlite*"))[:1]
-    crowd.fill(database, task, count)
+    crowd.fill(server.data / "store.db", task, count)
     many_s = _idle(server)
     server.start()
     try:
