@@ -81,8 +81,7 @@ def _creates(folder: Path, scale: float) -> Measured:
             list(pool.map(create, range(count)))
             rate = count / (time.perf_counter() - started)
     finally:
-        server.kill()
-        server.kill_instances()
+        server.wipe()
     return Measured("creates", rate, "/s", 200, higher=True, note=f"{count} by {_CLIENTS} clients over HTTP, SQLite")
 
 

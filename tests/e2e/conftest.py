@@ -58,6 +58,4 @@ def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def server(tmp_path: Path, database_url: str) -> Iterator[Server]:
     made = Server(tmp_path / "data", database_url)
     yield made
-    if made.process is not None:
-        made.kill()
-    made.kill_instances()
+    made.wipe()

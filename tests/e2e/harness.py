@@ -194,19 +194,27 @@ class Server:
             KILLS["instance"] += 1
         return len(agents)
 
+    def wipe(self) -> None:
+        """Kills what is there still, at a test's end: server, instances, their control groups."""
+        if self.process is not None:
+            self.kill()
+        self.kill_instances()
+        cgroups.remove(self._groups())
+
     def leftovers(self) -> list[str]:
         """Processes, control groups and folders of instances that are there still."""
         left = [f"process {pid}: {command}" for pid, command in commands_below(self.data)]
         if self.process is not None:
             left = [one for one in left if not one.startswith(f"process {self.process.pid}:")]
-        for hierarchy in cgroups.hierarchies():
-            left += [str(group) for group in hierarchy.base.glob("tidemill-*") if self._is_mine(group)]
+        left += [str(group) for group in self._groups()]
         left += [str(folder) for folder in self.data.glob("**/instances/*")]
         return left
 
-    def _is_mine(self, group: Path) -> bool:
+    def _groups(self) -> list[Path]:
         roots = {path.parent for path in self.data.glob("**/instances")}
-        return any(hashlib.sha256(os.fsencode(root)).hexdigest()[:8] in group.name for root in roots)
+        prefixes = tuple(f"tidemill-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}-" for root in roots)
+        below = (group for one in cgroups.hierarchies() for group in one.base.glob("tidemill-*"))
+        return [group for group in below if group.name.startswith(prefixes)]
 
     def _ready(self) -> bool:
         assert self.process is not None

@@ -23,11 +23,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tidemill_runtime.contract import EXIT_STOPPED, Fault
-
 from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
 from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen
+from tidemill_runtime.contract import EXIT_STOPPED, Fault
 
 Agent = Callable[[Launch, threading.Event], int]
 CAPACITY = Resources(2000, 4 << 30)
