@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
-from tidemill_runtime.contract import EXIT_FATAL, EXIT_STOPPED, Channel, Fault, InputFormat, Manifest, ResultFormat
 
 from tests.fakes.engine import FakeEngine, Machine
 from tests.integration.runtime_coordinator import Bench, HttpDoor
@@ -24,6 +23,7 @@ from tidemill.domain.ids import InstanceId
 from tidemill.engines import cgroups, procfs
 from tidemill.engines.process import Limits, ProcessEngine
 from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen
+from tidemill_runtime.contract import EXIT_FATAL, EXIT_STOPPED, Channel, Fault, InputFormat, Manifest, ResultFormat
 
 CAPACITY = Resources(2000, 2 << 30)
 GONE = InstanceId("batch-0000000000000000-r1-0-a9")

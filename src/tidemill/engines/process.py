@@ -34,13 +34,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, EXIT_STOPPED, Fault
 
 from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
 from tidemill.engines import cgroups, logs, procfs, spawn
 from tidemill.engines.machine import machine_resources
 from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen
+from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, EXIT_STOPPED, Fault
 
 _FORGET_WITHIN_S = 2.0
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ")
