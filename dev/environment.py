@@ -75,7 +75,8 @@ def ensure_uv() -> None:
 
 def uv(*arguments: str) -> None:
     """Run `uv pip …` on `.venv`."""
-    environment = {**os.environ, "VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
+    # As pip does, uv trusts the machine's own certificates too: behind a company's proxy there is no other way.
+    environment = {"UV_SYSTEM_CERTS": "1", **os.environ, "VIRTUAL_ENV": str(VENV), "UV_NO_PROGRESS": "1"}
     run(VENV / "bin/uv", "pip", *arguments[:1], "--quiet", *arguments[1:], environment=environment)
 
 
