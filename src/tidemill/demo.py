@@ -93,20 +93,21 @@ def _clear(folder: Path) -> None:
 def _server(data: Path, console: Console) -> Iterator[Client]:
     """A server in a process of its own, on a free port; stopped in the end, whatever happens."""
     _step(console, "Start a server, with everything it needs inside")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
     with (data.parent / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tidemill", "serve", "--data", str(data), "--port", "0"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environ,
             cwd=data.parent,  # away from a tidemill.toml that may lie here
             start_new_session=True,  # Ctrl-C is for us: the task is stopped first
         )
     try:
         _wait_for(data / "server.json", process, data.parent / "server.log")
-        with Client(data=data) as client:
+        # All of it is named, so that no settings of this user lead elsewhere.
+        url = json.loads((data / "server.json").read_text())["url"]
+        key = json.loads((data / "root-credentials.json").read_text())
+        with Client(url, secret_id=key["secret_id"], secret_key=key["secret_key"], data=data) as client:
             _told(console, f"{client.url}, data in {_short(data)}")
             yield client
     finally:
@@ -263,7 +264,10 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # also when the terminal is closed
+        signal.signal(number, _interrupt)
+    for name in [name for name in os.environ if name.startswith("TIDEMILL_")]:
+        del os.environ[name]  # this is about the defaults
     screen = Console(width=None if sys.stdout.isatty() else 110)
     try:
         status = main(Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").absolute(), screen)

@@ -4,6 +4,7 @@ demand.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -50,6 +51,11 @@ class Call:
             credentials=given.credentials,
             data=self.loaded.settings.data,
         )
+
+    def close(self) -> None:
+        """Lets go of the server, if it was spoken to."""
+        if "client" in vars(self):
+            self.client.close()
 
     def confirm(self, question: str, yes: bool) -> None:
         """Asks, unless `yes`. Raises InvalidValue where nobody can answer, typer.Exit where the answer is no."""
@@ -149,9 +155,9 @@ def command(
             set_to = {key: given.get(parameter) for parameter, key in settings.items()}
             call = Call(out, given.pop("config"), set_to)
             passed = {key: value for key, value in given.items() if key in taken or key not in ("data", "url")}
-            raise typer.Exit(
-                (function(call, **passed) or EXIT_OK) if raw else guarded(out, lambda: function(call, **passed))
-            )
+            with contextlib.closing(call):
+                status = function(call, **passed) if raw else guarded(out, lambda: function(call, **passed))
+            raise typer.Exit(status or EXIT_OK)
 
         run.__name__, run.__doc__ = function.__name__, help_text(function)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
