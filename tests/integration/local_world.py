@@ -1,4 +1,4 @@
-"""A folder with models and inputs for tests of `tidemill run`, in this process or in one of its own that can be killed."""
+"""A folder with models and inputs for tests of `tidemill run`, in this process or in one that can be killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ DRIVER = """
     result = run(request["task"], resume=request["resume"], settings=settings)
     print(json.dumps({**result.to_json(), "resumable": result.resumable}), flush=True)
 """
+
+
+def source(predict: str, argument: str = "r: dict", *, load: str = "return True", head: str = "") -> str:
+    """The smallest model: statements on one line each."""
+    return (
+        f"import os, signal, time\n{head}\nclass Model:\n"
+        f"    def load(self): {load}\n    def predict(self, {argument}): {predict}\n"
+    )
 
 
 def until(look: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
@@ -131,9 +139,12 @@ class World:
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     @contextlib.contextmanager
-    def process(self, *, resume: bool = False, **changes: Any) -> Iterator[Process]:
+    def process(
+        self, *, resume: bool = False, variables: Mapping[str, str] | None = None, **changes: Any
+    ) -> Iterator[Process]:
         """`tidemill run` in a process of its own, in its own session; killed at the end."""
-        env = {**os.environ, "TIDEMILL_DATA": str(self.root / "data"), "TIDEMILL_LIMITS__COMMIT_EVERY_S": "0.2"}
+        own = {"TIDEMILL_DATA": str(self.root / "data"), "TIDEMILL_LIMITS__COMMIT_EVERY_S": "0.2"}
+        env = {**os.environ, **own, **(variables or {})}
         request = json.dumps({"task": self.task(**changes), "resume": resume})
         started = Process(
             subprocess.Popen(

@@ -6,14 +6,17 @@ import gzip
 import io
 import json
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
-from tests.conftest import S3Bucket
-from tests.integration.local_world import GATED, World
 
+from tests.conftest import S3Bucket
+from tests.integration.local_world import GATED, World, source
 from tidemill.domain.errors import InvalidValue, NotFound, OutputTaken, Refused, TidemillError
 from tidemill.domain.life import Reason, TaskStatus
+from tidemill.engines.machine import machine_resources
 from tidemill.local import run
 from tidemill.settings import BucketSection
 from tidemill.wire.sections import Secret
@@ -44,7 +47,7 @@ def test_a_folder_in_predictions_out_and_nothing_left(world: World) -> None:
 
 def test_the_receipt_accounts_for_everything(world: World) -> None:
     world.model().numbers("in/a.jsonl", [1, "bad", *range(300)])
-    world.model("class Model:\n    def load(self): return True\n    def predict(self, r: dict): return r['x'] + 1\n")
+    world.model(source("return r['x'] + 1"))
     result = world.run(tolerance=5)
     receipt = json.loads((world.root / "out/receipt.json").read_bytes())
     assert receipt["task"] == result.id
@@ -109,9 +112,7 @@ def test_one_object_and_a_choice_of_objects(world: World) -> None:
 
 
 def test_files_as_records_and_several_instances(world: World) -> None:
-    world.model(
-        "class Model:\n    def load(self): return True\n    def predict(self, path: str): return len(open(path, 'rb').read())\n"
-    )
+    world.model(source("return len(open(path, 'rb').read())", "path: str"))
     for number in range(150):
         world.file(f"in/{number:03d}.png", b"\x89PNG" + b"x" * number)
     result = world.run(instances=2)
@@ -123,27 +124,21 @@ def test_files_as_records_and_several_instances(world: World) -> None:
 
 
 def test_csv_text_and_compressed_input(world: World) -> None:
-    world.model(
-        "class Model:\n    def load(self): return True\n    def predict(self, batch: list[dict]): return [int(r['a']) + int(r['b']) for r in batch]\n"
-    )
+    world.model(source("return [int(r['a']) + int(r['b']) for r in batch]", "batch: list[dict]"))
     world.file("in/t.csv", "a;b\n1;2\n3;4\n")
     assert world.run().ok == 2
     assert world.read("t.csv.out.jsonl") == [3, 7]
     world.model()
     world.file("zip/t.jsonl.gz", gzip.compress(b'{"x": 4}\n{"x": 5}\n'))
     assert world.run(input=str(world.root / "zip"), output=str(world.root / "out2")).ok == 2
-    world.model(
-        "class Model:\n    def load(self): return True\n    def predict(self, batch: list[str]): return [len(t) for t in batch]\n"
-    )
+    world.model(source("return [len(t) for t in batch]", "batch: list[str]"))
     world.file("txt/t.txt", "ab\nabc\n")
     result = world.run(input=str(world.root / "txt"), output=str(world.root / "out3"))
     assert list(result.predictions()) == [2, 3]
 
 
 def test_a_model_that_always_fails_ends_the_run_early_and_says_why(world: World) -> None:
-    world.model(
-        "class Model:\n    def load(self): return True\n    def predict(self, batch: list[dict]): raise KeyError('colour')\n"
-    )
+    world.model(source("raise KeyError('colour')", "batch: list[dict]"))
     world.numbers("in/a.jsonl", range(200_000))
     result = world.run()
     assert (result.status, result.reason) == (TaskStatus.FAILED, Reason.MODEL_ALWAYS_FAILS)
@@ -157,9 +152,7 @@ def test_a_model_that_always_fails_ends_the_run_early_and_says_why(world: World)
 
 
 def test_few_records_that_all_fail_are_a_failure_too(world: World) -> None:
-    world.model("class Model:\n    def load(self): return True\n    def predict(self, r: dict): 1 / 0\n").numbers(
-        "in/a.jsonl", [1, 2]
-    )
+    world.model(source("1 / 0")).numbers("in/a.jsonl", [1, 2])
     result = world.run(tolerance="100%")
     assert (result.status, result.reason) == (TaskStatus.FAILED, Reason.MODEL_ALWAYS_FAILS)
 
@@ -177,25 +170,22 @@ def test_tolerance_decides_and_a_higher_one_goes_on(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("model", "reason"),
     [
-        ("class Model:\n    def load(self): return False\n    def predict(self, r: dict): return 1\n", Reason.MODEL_LOAD_FAILED),
-        ("class Model:\n    def load(self): raise OSError('no weights')\n    def predict(self, r: dict): return 1\n", Reason.MODEL_LOAD_FAILED),
-        ("import no_such_module_at_all\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): return 1\n", Reason.MISSING_MODULE),
+        (source("return 1", load="return False"), Reason.MODEL_LOAD_FAILED),
+        (source("return 1", load="raise OSError('no weights')"), Reason.MODEL_LOAD_FAILED),
+        (source("return 1", head="import no_such_module_at_all"), Reason.MISSING_MODULE),
     ],
 )  # fmt: skip
-def test_models_that_do_not_load(world: World, source: str, reason: Reason) -> None:
-    world.model(source).numbers("in/a.jsonl", [1])
+def test_models_that_do_not_load(world: World, model: str, reason: Reason) -> None:
+    world.model(model).numbers("in/a.jsonl", [1])
     result = world.run()
     assert (result.status, result.reason) == (TaskStatus.FAILED, reason)
     assert result.inputs == 0 and not result.resumable
 
 
 def test_an_instance_that_crashes_is_replaced_and_then_given_up(world: World) -> None:
-    world.model(
-        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
-        + "class Model:\n    def load(self): return True\n    def predict(self, r: dict): return 1\n"
-    )
+    world.model(source("return 1", head="os.kill(os.getppid(), signal.SIGKILL)"))
     world.numbers("in/a.jsonl", [1])
     result = world.run(retries=1)
     assert (result.status, result.reason) == (TaskStatus.FAILED, Reason.CRASHED)
@@ -203,9 +193,7 @@ def test_an_instance_that_crashes_is_replaced_and_then_given_up(world: World) ->
 
 
 def test_a_deadline_stops_and_keeps(world: World) -> None:
-    world.model(
-        "import time\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): time.sleep(0.02); return r['x']\n"
-    )
+    world.model(source("time.sleep(0.02); return r['x']"))
     world.numbers("in/a.jsonl", range(300))
     result = world.run(deadline="1.5s")
     assert (result.status, result.reason) == (TaskStatus.STOPPED, Reason.DEADLINE)
@@ -219,9 +207,7 @@ def test_a_deadline_stops_and_keeps(world: World) -> None:
 
 
 def test_an_unfinished_run_can_be_replaced(world: World) -> None:
-    world.model(
-        "import time\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): time.sleep(0.02); return r['x']\n"
-    )
+    world.model(source("time.sleep(0.02); return r['x']"))
     world.numbers("in/a.jsonl", range(300)).numbers("in/b.jsonl", [1])
     first = world.run(deadline="1s")
     (world.root / "in/a.jsonl").unlink()
@@ -232,9 +218,7 @@ def test_an_unfinished_run_can_be_replaced(world: World) -> None:
 
 
 def test_what_changed_since_is_named(world: World) -> None:
-    world.model(
-        "import time\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): time.sleep(0.02); return r['x']\n"
-    )
+    world.model(source("time.sleep(0.02); return r['x']"))
     world.numbers("in/a.jsonl", range(300)).numbers("in/b.jsonl", range(10))
     assert world.run(deadline="1s").resumable
     before = (world.root / "in/b.jsonl").stat()
@@ -250,18 +234,16 @@ def test_what_changed_since_is_named(world: World) -> None:
         world.run(resume=True, format={"result": {"form": "joined"}})
 
 
-def test_another_model_is_told_from_a_copy_of_the_same(world: World, tmp_path: Path) -> None:
-    world.model(
-        "import time\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): time.sleep(0.02); return r['x']\n"
-    )
+def test_another_model_is_told_from_a_copy_of_the_same(world: World) -> None:
+    world.model(source("time.sleep(0.02); return r['x']"))
     world.numbers("in/a.jsonl", range(200))
     assert world.run(deadline="1s").resumable
     entry = world.root / "model/batch/model_service.py"
-    source = entry.read_text()
-    entry.write_text(source + "# other\n")
+    before = entry.read_text()
+    entry.write_text(before + "# other\n")
     with pytest.raises(TidemillError, match="the model is not the one"):
         world.run(resume=True)
-    entry.write_text(source)  # as new a file, but with the same bytes
+    entry.write_text(before)  # as new a file, but with the same bytes
     assert world.run(resume=True).ok == 200
 
 
@@ -292,6 +274,32 @@ def test_other_results_are_not_overwritten_unless_asked_to(world: World) -> None
     world.numbers("in/a.jsonl", [5])
     assert world.run(output={"path": str(world.root / "out"), "if_exists": "replace"}).ok == 1
     assert world.read("a.jsonl.out.jsonl") == [10]
+
+
+def test_a_run_that_was_killed_when_all_was_done_is_cleared_up_after(world: World) -> None:
+    """The marker stands, the claim and the journal too; what stands is never computed or overwritten again."""
+    world.model().numbers("in/a.jsonl", [1])
+    crash = {"TIDEMILL_CRASH_AT": "finish.marked"}
+    for resume in (False, True):
+        with world.process(variables=crash) as dying:
+            assert dying.process.wait(60) == -signal.SIGKILL
+        assert (world.root / "out/_SUCCESS").exists()
+        before = world.results()
+        if resume:
+            assert world.run(resume=True).status is TaskStatus.SUCCEED
+        else:
+            with pytest.raises(OutputTaken, match="holds other objects"):
+                world.run()
+        assert world.left_over() == []
+        assert world.results() == before
+        shutil.rmtree(world.root / "out")
+
+
+def test_instances_are_as_many_as_the_machine_holds(world: World) -> None:
+    world.model().numbers("in/a.jsonl", range(10))
+    cores = machine_resources().millicores // 1000
+    assert world.run(instances=1000, resources={"cpu": cores}).ok == 10
+    assert {each.instances for each in world.shown} == {1}
 
 
 def test_a_servers_claim_is_respected(world: World) -> None:
@@ -333,6 +341,9 @@ def test_a_servers_claim_is_respected(world: World) -> None:
         ({"image": "python:3"}, InvalidValue, "image: "),
         ({"secrets": ["token"]}, InvalidValue, "secrets: "),
         ({"resources": {"gpu": 1}}, InvalidValue, r"resources\.gpu"),
+        ({"command": "sh run.sh"}, InvalidValue, "command: "),
+        ({"resources": {"cpu": 1000}}, InvalidValue, r"resources\.cpu: 1000 cores are more than"),
+        ({"resources": {"memory": "8Ti"}}, InvalidValue, r"resources\.memory: 8192.0 GiB are more than"),
         ({"region": "mars"}, InvalidValue, "region: there is no region 'mars'"),
     ],
 )  # fmt: skip
@@ -372,9 +383,7 @@ def test_two_runs_at_once_cannot_meet(world: World) -> None:
 def test_the_environment_is_small_and_has_what_the_task_gives(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("TIDEMILL_CLIENT__SECRET_KEY", "hush")
-    world.model(
-        "import os\nclass Model:\n    def load(self): return True\n    def predict(self, r: dict): return [dict(os.environ)]\n"
-    )
+    world.model(source("return [dict(os.environ)]"))
     world.numbers("in/a.jsonl", [1])
     result = world.run(env={"COLOUR": "blau"})
     ((seen,),) = list(result.predictions())

@@ -1,4 +1,4 @@
-"""`tidemill run` that is killed or interrupted, and what its next run makes of it. Everything that dies is a real process."""
+"""`tidemill run` that is killed or interrupted, and what its next run makes of it. What dies are real processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.conftest import S3Bucket
-from tests.integration.local_world import DOUBLE, GATED, World, until
 
+from tests.conftest import S3Bucket
+from tests.integration.local_world import DOUBLE, GATED, World, source, until
 
 COUNT = 400
 SLOW = """
@@ -57,7 +57,6 @@ def test_an_instance_that_is_killed_is_replaced_and_nothing_shows(world: World, 
         first.kill()
         world.open_gate(COUNT)
         finished(world, running.result(), undisturbed)
-    assert len(world.seen()) < COUNT + 150
 
 
 def test_a_worker_that_is_killed_from_outside_shows_neither(world: World, undisturbed: dict[str, bytes]) -> None:
@@ -71,17 +70,16 @@ def test_a_worker_that_is_killed_from_outside_shows_neither(world: World, undist
 
 
 def test_killed_with_everything_it_goes_on_where_it_was(world: World, undisturbed: dict[str, bytes]) -> None:
+    world.model(SLOW)
     with world.process(**gated(world)) as running:
-        world.open_gate(200)
-        until(lambda: len(world.seen()) >= 150, "a hundred and fifty records")
+        until(lambda: len(world.seen()) >= 200, "two hundred records")
         running.signal(signal.SIGKILL)
         until(lambda: not running.family(), "that its instances die with it")
     before = len(world.seen())
-    world.open_gate(COUNT)
     with world.process(resume=True, **gated(world)) as again:
         finished(world, again.result(), undisturbed)
-    # What was committed is not computed again; a kill costs what was not, at most some 200 ms of work and the prefetch.
-    assert len(world.seen()) - before < COUNT - 50
+    # Two seconds of work were done, and parts are committed every 200 ms: most of it is not done again.
+    assert len(world.seen()) - before < COUNT - 100
     assert sorted(set(world.seen())) == list(range(COUNT))
 
 
@@ -130,9 +128,7 @@ def test_a_second_ctrl_c_does_not_wait(world: World) -> None:
 
 
 def test_ctrl_c_before_the_model_has_loaded(world: World) -> None:
-    world.model(
-        "import time\nclass Model:\n    def load(self): time.sleep(600)\n    def predict(self, r: dict): return 1\n"
-    )
+    world.model(source("return 1", load="time.sleep(600)"))
     with world.process() as running:
         until(lambda: running.agent().children(), "a worker")
         running.signal(signal.SIGINT)

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from tidemill.coordination.coordinator import Coordinator, Wish
 from tidemill.coordination.messages import read_report, write_orders
-from tidemill.domain.errors import InvalidValue, StorageFull, Temporary
-from tidemill.domain.life import Reason
+from tidemill.domain.errors import InvalidValue, StorageUnavailable, TidemillError
+from tidemill.domain.life import Reason, TaskStatus
 from tidemill.domain.verdict import may_retry, reason_of_fault
+from tidemill.engines import logs
+from tidemill.local.ending import End, end_of
 from tidemill.local.instances import Instance
 from tidemill.ports.clock import Clock
 from tidemill.ports.journal import Journal
@@ -30,15 +32,9 @@ CLOSE_WITHIN_S = 5.0
 STORAGE_WITHIN_S = 300.0
 """How long a storage that does not answer is waited for before the run stops."""
 _RETRY_EVERY_S = 1.0
+_LOG_BYTES_MAX = 64 << 20
+_LOG_LOOK_EVERY_S = 2.0
 _BACKOFF_MOST_S = 30.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the run cannot go on."""
-
-    reason: Reason
-    detail: str
 
 
 @dataclass
@@ -66,10 +62,11 @@ class Crew:
         self._unanswered: dict[str, _Unanswered] = {}
         self._due: dict[int, tuple[int, float]] = {}  # index → the next attempt, and when
         self._ending_since: float | None = None
+        self._logs_at = clock.monotonic()
         self.selector = selectors.DefaultSelector()
         self.members: list[Instance] = []
         self.wish = Wish.WORK
-        self.failure: Failure | None = None
+        self.failure: End | None = None
         self.paused = ""
         self.replaced = 0
         self.first_report_at: float | None = None
@@ -109,13 +106,12 @@ class Crew:
                 self._answer(member, waiting.report)
             if member.closed or member.process.poll() is not None:
                 self._bury(member)
-        for index, (attempt, at) in list(self._due.items()):
-            if self.wish is not Wish.WORK:
-                del self._due[index]
-            elif now >= at:
-                del self._due[index]
-                self._add(index, attempt)
+        self._replace(now)
         self._enforce(now)
+        if now > self._logs_at + _LOG_LOOK_EVERY_S:
+            self._logs_at = now
+            for member in self.members:
+                logs.bound(member.log, _LOG_BYTES_MAX)
 
     def end(self, wish: Wish) -> None:
         """Has all instances end: FLUSH commits first, STOP does not wait."""
@@ -153,7 +149,7 @@ class Crew:
             try:
                 report = read_report(line)
             except InvalidValue as error:
-                self._fail(Reason.INTERNAL, f"An instance sent what is no report: {error}")
+                self._fail(End(TaskStatus.FAILED, Reason.INTERNAL, f"An instance sent what is no report: {error}"))
                 return
             if self.first_report_at is None:
                 self.first_report_at = self._clock.monotonic()
@@ -171,15 +167,15 @@ class Crew:
         now = self._clock.monotonic()
         try:
             orders = self._coordinator.answer(report, self.wish)
-        except StorageFull as error:
-            self._fail(Reason.DISK_FULL, str(error))
-            return
-        except Temporary as error:
+        except StorageUnavailable as error:
             waiting = self._unanswered.setdefault(member.id, _Unanswered(report, now, now))
             waiting.again = now + _RETRY_EVERY_S
             self.paused = str(error)
             if now - waiting.since > STORAGE_WITHIN_S:
-                self._fail(Reason.STORAGE_FAILED, str(error))
+                self._fail(end_of(error))
+            return
+        except (TidemillError, OSError) as error:
+            self._fail(end_of(error))
             return
         self._unanswered.pop(member.id, None)
         if not self._unanswered:
@@ -211,14 +207,23 @@ class Crew:
         if (code == EXIT_DONE and fault is None) or self._ending_since is not None or self.failure is not None:
             return
         if fault is not None and _is_full(fault):
-            self._fail(Reason.DISK_FULL, _evidence(member, fault))
+            self._fail(End(TaskStatus.STOPPED, Reason.DISK_FULL, _evidence(member, fault)))
             return
         if may_retry(fault) and member.attempt <= self._retries:
             self.replaced += 1
             wait_s = min(_BACKOFF_MOST_S, 0.1 * 4 ** (member.attempt - 1))
             self._due[member.index] = (member.attempt + 1, self._clock.monotonic() + wait_s)
             return
-        self._fail(reason_of_fault(fault), _evidence(member, fault))
+        self._fail(End(TaskStatus.FAILED, reason_of_fault(fault), _evidence(member, fault)))
+
+    def _replace(self, now: float) -> None:
+        """Starts what is due."""
+        if self.wish is not Wish.WORK:
+            self._due.clear()
+        for index, (attempt, at) in list(self._due.items()):
+            if now >= at:
+                del self._due[index]
+                self._add(index, attempt)
 
     def _enforce(self, now: float) -> None:
         if self._ending_since is None:
@@ -228,9 +233,9 @@ class Crew:
             for member in self.members:
                 member.kill()
 
-    def _fail(self, reason: Reason, detail: str) -> None:
+    def _fail(self, end: End) -> None:
         if self.failure is None:
-            self.failure = Failure(reason, detail)
+            self.failure = end
 
 
 def _told_fault(member: Instance) -> Fault | None:
@@ -253,5 +258,5 @@ def _evidence(member: Instance, fault: Fault | None) -> str:
         return fault.message if fault.evidence in fault.message else f"{fault.message} {fault.evidence}"
     code = member.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    last = member.log_tail().splitlines()[-1:]
+    last = logs.evidence(member.log).splitlines()[-1:]
     return f"{member.id} {how}{': ' + last[0] if last else ''}."

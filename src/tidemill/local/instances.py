@@ -24,7 +24,6 @@ _PASSED_ON = (
     *("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 """What an instance gets of the user's own environment: where programs, libraries and caches are. No keys."""
-_LOG_TAIL_BYTES = 4000
 _LAST_MOMENTS_S = 1.0
 
 
@@ -97,14 +96,6 @@ class Instance:
         self.kill()
         self.process.wait()
         self.socket.close()
-
-    def log_tail(self) -> str:
-        """The last lines that it and the model printed."""
-        with contextlib.suppress(OSError), self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LOG_TAIL_BYTES))
-            return file.read().decode("utf-8", "replace").strip()
-        return ""
 
 
 def start_instance(

@@ -20,11 +20,10 @@ from tidemill_runtime.models.inspect import PackageError, inspect_package
 
 @dataclass(frozen=True)
 class LocalModel:
-    """model, code: absolute folders. command: the user's own, instead of a class."""
+    """model, code: absolute folders."""
 
     model: Path | None
     code: Path | None
-    command: tuple[str, ...] | None
 
     def folders(self) -> list[Path]:
         return [folder for folder in (self.model, self.code) if folder is not None]
@@ -41,6 +40,10 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
             field="image",
             remedy="Leave it out, or create the task on a server with a container engine.",
         )
+    if task.command:
+        raise InvalidValue(
+            "a start command of one's own is not run yet.", field="command", remedy="Give a model_service.py."
+        )
     if task.secrets:
         raise InvalidValue(
             "`tidemill run` has no store of secrets.", field="secrets", remedy="Give them in `env`, or use a server."
@@ -51,14 +54,12 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
         )
     model = _folder(task.model, "model", base) if task.model is not None else None
     code = _folder(task.code, "code", base) if task.code is not None else None
-    if task.command:
-        return LocalModel(model, code, tuple(task.command))
     try:
         inspect_package(str(model) if model else None, str(code) if code else None)
     except PackageError as error:
         place = f" ({error.file}, line {error.line})" if error.file else ""
         raise InvalidValue(f"{error.message}{place}.", field="model" if model else "code") from error
-    return LocalModel(model, code, None)
+    return LocalModel(model, code)
 
 
 def stamp_of(folders: list[Path]) -> str:

@@ -5,21 +5,28 @@ It refuses what is wrong, takes the output folder, and finds what to go on with.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tidemill.domain import ids
-from tidemill.domain.errors import InvalidValue, OutputTaken
+from tidemill.domain.errors import InvalidValue, OutputTaken, TidemillError
+from tidemill.engines.machine import machine_resources
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, check_model
 from tidemill.local.place import FolderLock, home_of, journal_path
-from tidemill.local.unfinished import check_same, find_unfinished, forget
+from tidemill.local.unfinished import check_same, clear, find_unfinished, forget
 from tidemill.objects.region import open_region
 from tidemill.planning.check import Checked, check_task, locate_output, naming
+from tidemill.ports.engine import Resources
 from tidemill.ports.objects import Objects
-from tidemill.publishing.claims import claim
+from tidemill.publishing.claims import check_output, claim
+from tidemill.publishing.publisher import read_marker
 from tidemill.settings import Settings
+from tidemill.wire.quantities import format_bytes
 from tidemill.wire.taskfile import TaskFile
+from tidemill_runtime.contract import InputFormat
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Opened:
     """A task that may start: the folder is claimed and locked. number: of this run of the task, from 1.
 
     journal: of the run that this one goes on with, None if it begins. replace: whether objects in the output folder may
-    be replaced.
+    be replaced. instances, resources: how many this machine can hold, and what each may use.
     """
 
     task: TaskFile
@@ -40,6 +47,8 @@ class Opened:
     number: int
     journal: FileJournal | None
     replace: bool
+    instances: int
+    resources: Resources
 
     @property
     def run(self) -> ids.RunId:
@@ -55,29 +64,75 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
     """Raises Refused in all its kinds, and leaves nothing behind then."""
     objects = _open_objects(task, settings)
     model = check_model(task, base)
+    instances, resources = share_machine(task, machine_resources())
     output = locate_output(task, base=str(base), local_paths=True)
     with naming("output.path"):
         home = home_of(objects, output, settings.data)
     owner = find_unfinished(objects, output, home)
     checked = check_task(task, objects, base=str(base), local_paths=True, owner=owner)
+    _check_readers(checked.formats.input)
     lock = FolderLock(home, output)
     try:
         # What is found under the lock stays as it is.
         owner = find_unfinished(objects, output, home)
         journal = _unfinished(owner, task, objects, checked, model, home, resume=resume) if owner else None
-        replace = task.output.if_exists == "replace" or owner is not None
         if owner is not None and journal is not None:
-            number = int(journal.notes.get("runs", 1)) + 1
-            journal.begin_run(ids.run_id(ids.TaskId(owner), number), number)
-            lock.note(owner)
-            return Opened(task, objects, model, checked, home, lock, ids.TaskId(owner), number, journal, replace)
-        fresh = ids.new_task_id(int(now_s * 1000))
-        lock.note(fresh)
-        claim(objects, output, fresh, ids.run_id(fresh, 1))
-        return Opened(task, objects, model, checked, home, lock, fresh, 1, None, replace)
+            task_id, number = ids.TaskId(owner), int(journal.notes.get("runs", 1)) + 1
+            journal.begin_run(ids.run_id(task_id, number), number)
+            lock.note(task_id)
+        else:
+            task_id, number = ids.new_task_id(int(now_s * 1000)), 1
+            lock.note(task_id)
+            claim(objects, output, task_id, ids.run_id(task_id, number))
+        replace = task.output.if_exists == "replace" or owner is not None
+        return Opened(
+            task, objects, model, checked, home, lock, task_id, number, journal, replace, instances, resources
+        )
     except BaseException:
-        lock.release(remove=owner is None)
+        with suppress(TidemillError):  # the error that brought us here is the one to tell
+            left = find_unfinished(objects, output, home)
+            lock.release(remove=left is None)
+        lock.release(remove=False)
         raise
+
+
+def share_machine(task: TaskFile, machine: Resources) -> tuple[int, Resources]:
+    """How many instances are started and what each may use: those that were asked for, as far as the machine goes.
+
+    Raises InvalidValue if it cannot hold a single one.
+    """
+    asked = task.resources
+    if asked.cpu is not None and asked.cpu > machine.millicores:
+        raise InvalidValue(
+            f"{asked.cpu / 1000:g} cores are more than this machine has ({machine.millicores / 1000:g}).",
+            field="resources.cpu",
+            remedy="Ask for fewer, or leave it out to use all.",
+        )
+    if asked.memory is not None and asked.memory > machine.memory_bytes:
+        raise InvalidValue(
+            f"{format_bytes(asked.memory)} are more than this machine has ({format_bytes(machine.memory_bytes)}).",
+            field="resources.memory",
+            remedy="Ask for less, or leave it out to use all.",
+        )
+    count = task.instances
+    if asked.cpu is not None:
+        count = min(count, machine.millicores // asked.cpu)
+    if asked.memory is not None:
+        count = min(count, machine.memory_bytes // asked.memory)
+    cpu = asked.cpu or max(100, machine.millicores // count)
+    return count, Resources(cpu, asked.memory or machine.memory_bytes // count)
+
+
+def _check_readers(found: InputFormat) -> None:
+    """Raises InvalidValue if what reads the format is not installed. Instances run by this very Python."""
+    needed = "pyarrow" if found.type == "parquet" else "zstandard" if found.compression == "zstd" else None
+    if needed is not None and find_spec(needed) is None:
+        extra = "parquet" if needed == "pyarrow" else "zstd"
+        raise InvalidValue(
+            f"{found.type if needed == 'pyarrow' else 'zstd'} is read by {needed}, which is not installed.",
+            field="format",
+            remedy=f"Install it: pip install 'tidemill-runtime[{extra}]'.",
+        )
 
 
 def _open_objects(task: TaskFile, settings: Settings) -> Objects:
@@ -93,6 +148,11 @@ def _unfinished(
 ) -> FileJournal | None:
     """The journal of an unfinished run to go on with; None where all of it was cleared away to begin anew."""
     output = checked.output
+    marker = read_marker(objects, output)
+    if marker is not None and marker["task"] == owner and not (resume and journal_path(home, owner).exists()):
+        clear(objects, output, home, owner)  # it was killed when all was done but that
+        check_output(objects, output, if_exists=task.output.if_exists)
+        return None
     replaces = task.output.if_exists == "replace" and not resume
     journal = None if replaces else FileJournal.open_(journal_path(home, owner), run="")
     totals = journal.totals() if journal is not None else None

@@ -6,10 +6,10 @@ Python and the model load in them, the input is listed and planned. Results are 
 
 from __future__ import annotations
 
-import platform
 import selectors
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,13 +18,12 @@ from pathlib import Path
 
 from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
 from tidemill.domain import ids, layout
-from tidemill.domain.errors import TidemillError
+from tidemill.domain.errors import StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
 from tidemill.domain.receipt import InputAccount, Receipt
 from tidemill.domain.verdict import Standing, verdict
-from tidemill.engines.machine import machine_resources
 from tidemill.local.background import BackgroundPublisher, Digests
-from tidemill.local.crew import Crew
+from tidemill.local.crew import STORAGE_WITHIN_S, Crew
 from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, user_name
 from tidemill.local.instances import Instance, start_instance
 from tidemill.local.interrupts import Interrupts
@@ -37,11 +36,13 @@ from tidemill.local.result import PHASES, Result, finished_errors
 from tidemill.local.unfinished import clear, forget, header_of, plan_of
 from tidemill.planning.plan import make_plan
 from tidemill.ports.clock import Clock
-from tidemill.publishing.publisher import Publisher
+from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.settings import Settings
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
 
+_SCRATCH_PREFIX = "tidemill-"
 _TURN_S = 0.1
+_RETRY_EVERY_S = 1.0
 _SHOW_EVERY_S = 0.1
 _REPORT_EVERY_S = 1.0
 _LEASE_TTL_S = 3600.0
@@ -75,6 +76,7 @@ class LocalRun:
         self._shown: tuple[str, float] = ("", 0.0)
         self._end: End | None = None
         self._scratch = Path()
+        self._cleared = False
 
     def run(self) -> Result:
         """Runs the task to its end, whatever that is. Raises what makes it impossible to plan."""
@@ -83,13 +85,13 @@ class LocalRun:
             with Interrupts() as self._interrupts:
                 return self._run()
         finally:
-            opened.lock.release(remove=not opened.folder.exists())
+            opened.lock.release(remove=self._cleared)
 
     def _run(self) -> Result:
         opened = self._opened
-        self._scratch = Path(tempfile.mkdtemp(prefix="tidemill-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
         self._show("planning")
-        crew = self._crew = Crew(self._start, self._task.instances, self._task.retries, self._clock)
+        crew = self._crew = Crew(self._start, opened.instances, self._task.retries, self._clock)
         self._times.spawned = self._clock.monotonic()
         self._digests = Digests(opened.model.folders())
         try:
@@ -103,14 +105,13 @@ class LocalRun:
                 journal.close()
         finally:
             crew.close()
-            if opened.folder.exists():  # not after a good end
+            if not self._cleared:
                 keep_logs(self._scratch, opened.folder / "logs")
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self, index: int, attempt: int) -> Instance:
         """Starts one instance; called by the crew."""
         task, opened, model = self._task, self._opened, self._opened.model
-        machine = machine_resources()
         instance = ids.instance_id(opened.run, index, attempt)
         folder = self._scratch / instance
         ours, theirs = socket.socketpair()
@@ -122,11 +123,11 @@ class LocalRun:
             channel=Channel("fd", fd=theirs.fileno()),
             model=str(model.model) if model.model else None,
             code=str(model.code) if model.code else None,
-            command=list(model.command) if model.command else None,
+            command=None,
             input=opened.checked.formats.input,
             result=opened.checked.formats.result,
-            millicores=task.resources.cpu or max(100, machine.millicores // task.instances),
-            memory_bytes=task.resources.memory or machine.memory_bytes // task.instances,
+            millicores=opened.resources.millicores,
+            memory_bytes=opened.resources.memory_bytes,
             scratch=str(folder / "scratch"),
             record_timeout_s=task.record_timeout,
             commit_every_s=self._settings.limits.commit_every_s,
@@ -156,7 +157,9 @@ class LocalRun:
             path = journal_path(opened.home, opened.id)
             return FileJournal.create(path, header, splits, run=opened.run)
         except BaseException as error:
-            forget(opened.objects, opened.checked.output, opened.home, opened.id)
+            with suppress(TidemillError):  # the error that brought us here is the one to tell
+                forget(opened.objects, opened.checked.output, opened.home, opened.id)
+                self._cleared = True
             if isinstance(error, _Interrupted):
                 return None
             raise
@@ -173,7 +176,7 @@ class LocalRun:
             parts=output.child(layout.parts_folder(opened.id)),
             clock=self._clock,
             settings=CoordinatorSettings(_LEASE_TTL_S, self._settings.limits.grant_ttl_s, _REPORT_EVERY_S),
-            instances=self._task.instances,
+            instances=opened.instances,
         )
         crew.connect(coordinator, journal)
         crew.selector.register(self._interrupts, selectors.EVENT_READ, None)
@@ -187,6 +190,9 @@ class LocalRun:
             replace=opened.replace,
         )
         background = BackgroundPublisher(self._publisher, self._interrupts.wake)
+        if "scratch" in journal.notes:
+            shutil.rmtree(journal.notes["scratch"], ignore_errors=True)  # of a run that was killed
+        journal.note(scratch=str(self._scratch))
         noted = False
         try:
             while not self._is_over(journal, background):
@@ -233,10 +239,8 @@ class LocalRun:
             return End(TaskStatus.STOPPED, Reason.DEADLINE)
         if background.failure is not None:
             return end_of(background.failure)
-        failure = self._crew.failure
-        if failure is not None:
-            status = TaskStatus.STOPPED if failure.reason is Reason.DISK_FULL else TaskStatus.FAILED
-            return End(status, failure.reason, failure.detail)
+        if self._crew.failure is not None:
+            return self._crew.failure
         totals = journal.totals()
         standing = Standing(
             totals.counts, self._crew.pending, totals.bytes, totals.bytes_done, totals.splits_done == totals.splits
@@ -249,11 +253,13 @@ class LocalRun:
         if self._end is None:
             self._show("publishing", journal)
             try:
-                finished = self._publisher.finish(self._receipt())
+                finished = self._publish_last()
             except TidemillError as error:
                 self._end = end_of(error)
             else:
-                clear(opened.objects, opened.checked.output, opened.home, opened.id)
+                with suppress(TidemillError):  # the results stand; what is left is cleared by the next run here
+                    clear(opened.objects, opened.checked.output, opened.home, opened.id)
+                    self._cleared = True
                 failed = finished.counts.failed
                 reason = Reason.FINISHED_WITH_FAILED_RECORDS if failed else Reason.FINISHED
                 return self._result(End(TaskStatus.SUCCEED, reason), journal)
@@ -263,6 +269,18 @@ class LocalRun:
         with suppress(TidemillError):  # where the disk is full, what is there has to do
             journal.note(ended={"status": self._end.status, "reason": self._end.reason, "detail": self._end.detail})
         return self._result(self._end, journal)
+
+    def _publish_last(self) -> Finished:
+        """errors.jsonl, receipt and marker; again while the storage does not answer, within reason."""
+        give_up_at = self._clock.monotonic() + STORAGE_WITHIN_S
+        while True:
+            try:
+                return self._publisher.finish(self._receipt())
+            except StorageUnavailable:
+                if self._clock.monotonic() > give_up_at or self._interrupts.count:
+                    raise
+                self._crew.selector.select(_RETRY_EVERY_S)  # of its sockets none is left but that of the signals
+                self._interrupts.drain()
 
     def _receipt(self) -> Receipt:
         opened, task = self._opened, self._task
@@ -280,13 +298,13 @@ class LocalRun:
             created=self._created,
             finished=self._clock.now(),
             phases_s={phase: spent for phase, spent in self._seconds().items() if phase in PHASES},
-            instances=task.instances,
+            instances=opened.instances,
             retries=self._crew.replaced,
             runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
             model=task.model,
             model_sha256=digests.get("model"),
             code_sha256=digests.get("code"),
-            environment={"python": platform.python_version()},
+            environment={"python": ".".join(map(str, sys.version_info[:3]))},
         )
 
     # -- telling
@@ -337,7 +355,7 @@ class LocalRun:
         if phase == self._shown[0] and now < self._shown[1] + _SHOW_EVERY_S:
             return
         self._shown = (phase, now)
-        shown = RunProgress(self._opened.id, phase, instances=self._task.instances)
+        shown = RunProgress(self._opened.id, phase, instances=self._opened.instances)
         if journal is not None:
             totals, pending = journal.totals(), self._crew.pending
             rate, eta_s, share = self._meter.measure(now, totals, pending)
