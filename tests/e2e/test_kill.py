@@ -45,12 +45,12 @@ def check(server: Server, job: Job, task: str, undisturbed: dict[str, bytes], ou
     """The end is as good as if nothing had happened."""
     seen = server.finished(task)
     assert (seen["status"], seen["counts"]["inputs"]) == ("SUCCEED", FILES * LINES), seen
+    until(lambda: not (output / "_tidemill").exists(), "no staging", within_s=20)
     assert results(output) == undisturbed
     assert (output / "_SUCCESS").exists()
     assert (output / "receipt.json").exists()
     assert set(counted(counts)) == job.numbers
     until(lambda: not server.leftovers(), f"nothing left over: {server.leftovers()}", within_s=20)
-    until(lambda: not (output / "_tidemill").exists(), "no staging", within_s=20)
     assert server.task(task)["counts"] == seen["counts"]
 
 
