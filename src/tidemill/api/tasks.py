@@ -120,7 +120,7 @@ def get_progress(served: Served, actor: Asking, task: str) -> ProgressView:
 
 @router.get(
     "/{task}/watch",
-    responses={**problems(404), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**problems(404), 200: {"content": {"text/event-stream": {}}}},
     response_class=StreamingResponse,
 )
 async def watch_task(

@@ -74,7 +74,6 @@ class Results:
     def open(self, actor: Actor, task: TaskId, name: str) -> Opened:
         """One object of the output. Raises NotFound for what the task has not made (yet)."""
         output = self._output(actor, task)
-        location = parse_location(str(output.folder.child(name)), field="name")
         if name.startswith(layout.STAGING) or name not in (layout.ERRORS, layout.RECEIPT, layout.MARKER):
             if not any(found.name == name for found in self._objects_of(output)):
                 raise NotFound(
@@ -84,7 +83,7 @@ class Results:
                 )
         elif not output.done:
             raise NotFound(f"{name} is not written yet.", field="name", remedy="Wait for the end of the task.")
-        return open_object(output.objects, location)
+        return open_object(output.objects, output.folder.child(name))
 
     def preview(self, actor: Actor, task: TaskId, name: str | None, lines: int) -> PreviewView:
         """The first lines of a result object; of the first one that has any, if none is named."""
