@@ -21,7 +21,7 @@ from tidemill.loops.loop import Due
 from tidemill.loops.seats import Seat, seats
 from tidemill.ports.engine import Engine, Launch, Resources
 from tidemill.services.life import change_status, explain_run
-from tidemill.services.runs import PLACE, end_instance, locked_instance, locked_run, new_instance
+from tidemill.services.runs import PLACE, PLAN, end_instance, locked_instance, locked_run, new_instance
 from tidemill.store.base import Tx
 from tidemill.store.journal import SqlJournal
 from tidemill.store.records import InstanceRow, RunRow
@@ -171,6 +171,7 @@ class PlaceLoop:
             insert_instances(tx, rows)
             if run.status is TaskStatus.INIT:
                 change_status(tx, run, TaskStatus.STARTING, now=now)
+                tx.wake(PLAN)  # the next in the queue
             elif run.reason is Reason.WAITING_FOR_CAPACITY:
                 explain_run(tx, run, Reason.NONE, "", now)
         return [InstanceId(row["id"]) for row in rows]

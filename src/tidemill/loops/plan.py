@@ -9,7 +9,7 @@ import time
 
 from tidemill.crashpoints import reach
 from tidemill.domain.errors import OutputTaken, Refused, StorageDenied, TidemillError
-from tidemill.domain.ids import RunId
+from tidemill.domain.ids import RegionName, RunId
 from tidemill.domain.life import FINAL, Reason, TaskStatus
 from tidemill.loops.context import Context, Job, is_temporary
 from tidemill.loops.leases import WorkLease
@@ -21,6 +21,9 @@ from tidemill.store.plans import ready, save_plan
 from tidemill.store.runs import runs_to_plan
 
 _LOOK_S = 1.0
+_AHEAD = 16
+"""So many runs at the head of a region's queue are planned: enough that capacity never waits for a plan, and a thousand
+tasks that were created at once do not keep the server from answering."""
 _INTERNAL_FAILURES = 5
 """An error that nobody has thought of is tried so often before the run fails of it."""
 
@@ -38,7 +41,10 @@ class PlanLoop:
 
     def due(self) -> Due:
         with self._context.store.read() as tx:
-            return Due(runs_to_plan(tx), _LOOK_S)
+            return Due(
+                [run for region in self._context.regions for run in runs_to_plan(tx, RegionName(region), _AHEAD)],
+                _LOOK_S,
+            )
 
     def work(self, subject: str, lease: WorkLease) -> None:
         job = Job.load(self._context, RunId(subject))

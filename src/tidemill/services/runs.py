@@ -215,7 +215,7 @@ def finish(
     actor = run.stop_actor or ""
     ended = change_status(tx, run, status, reason=reason, detail=detail, actor=actor, values=values, now=now)
     release_claim(tx, run.id, now)
-    tx.wake(RELEASE, PLACE)
+    tx.wake(RELEASE, PLAN, PLACE)
     return ended
 
 

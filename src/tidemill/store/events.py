@@ -26,18 +26,19 @@ def add_event(
 ) -> None:
     """kind: "task" | "run" | "instance". name: stable, like "run.status"."""
     tx.execute(
-        events.insert().values(
+        events.insert(),
+        {
             **owner.values,
-            task=task,
-            at=now,
-            kind=kind,
-            subject=subject,
-            type="Warning" if warning else "Normal",
-            name=name,
-            message=message,
-            status=status,
-            reason=reason,
-        )
+            "task": task,
+            "at": now,
+            "kind": kind,
+            "subject": subject,
+            "type": "Warning" if warning else "Normal",
+            "name": name,
+            "message": message,
+            "status": status,
+            "reason": reason,
+        },
     )
 
 

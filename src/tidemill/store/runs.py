@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tidemill.domain.ids import InstanceId, RunId, TaskId
+from tidemill.domain.ids import InstanceId, RegionName, RunId, TaskId
 from tidemill.domain.life import INSTANCE_FINAL, TaskStatus
 from tidemill.store.base import Tx
 from tidemill.store.records import InstanceRow, Owner, RunRow, columns, record
@@ -29,7 +29,7 @@ _RUNS_AT_ONCE = 500
 
 def insert_run(tx: Tx, values: Mapping[str, Any]) -> None:
     """values: the columns."""
-    tx.execute(runs.insert().values(**values))
+    tx.execute(runs.insert(), dict(values))
 
 
 def get_run(tx: Tx, run: RunId, *, lock: bool = False) -> RunRow | None:
@@ -55,11 +55,11 @@ def unfinished_runs(tx: Tx) -> list[RunRow]:
     return [record(RunRow, row) for row in tx.execute(query)]
 
 
-def runs_to_plan(tx: Tx) -> list[RunId]:
-    """Those that wait for their plan, or to go on with one: the urgent and old ones first."""
-    waiting = (runs.c.status == TaskStatus.INIT, runs.c.planned.is_(None), runs.c.stop_requested.is_(None))
-    query = sa.select(runs.c.id).where(UNFINISHED, *waiting).order_by(*_QUEUE)
-    return [RunId(run) for run in tx.execute(query).scalars()]
+def runs_to_plan(tx: Tx, region: RegionName, ahead: int) -> list[RunId]:
+    """Those of the first `ahead` in a region's queue that wait for their plan, or to go on with one."""
+    waiting = (runs.c.region == region, runs.c.status == TaskStatus.INIT, runs.c.stop_requested.is_(None))
+    query = sa.select(runs.c.id, runs.c.planned).where(UNFINISHED, *waiting).order_by(*_QUEUE).limit(ahead)
+    return [RunId(row.id) for row in tx.execute(query) if row.planned is None]
 
 
 def runs_to_place(tx: Tx) -> list[RunRow]:

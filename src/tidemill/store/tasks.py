@@ -40,7 +40,7 @@ class TaskFilter:
 
 def insert_task(tx: Tx, values: Mapping[str, Any]) -> None:
     """A task's row, its tags and its place in the counts. values: the columns, `status` among them."""
-    tx.execute(tasks.insert().values(**values))
+    tx.execute(tasks.insert(), dict(values))
     owned = {key: values[key] for key in ("account", "region", "actor", "created")}
     tags = [{"task": values["id"], "key": key, "value": text, **owned} for key, text in values["tags"].items()]
     if tags:
