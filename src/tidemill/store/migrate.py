@@ -33,6 +33,12 @@ def migrate(store: Store) -> None:
             return
         from tidemill.store.migrations.upgrade import known, upgrade  # Alembic: 20 MB and 0.2 s
 
+        if found is None:
+            raise Conflict(
+                "the database holds tables that are not Tidemill's.",
+                field="store.url",
+                remedy="Name a database of its own.",
+            )
         if not known(found):
             raise Conflict(
                 f"the database is of a newer version ({found}) than this server ({HEAD}).",
