@@ -143,6 +143,10 @@ def test_a_model_that_always_fails_ends_the_run_early_and_says_why(world: World)
     result = world.run()
     assert (result.status, result.reason) == (TaskStatus.FAILED, Reason.MODEL_ALWAYS_FAILS)
     assert "KeyError: 'colour'" in result.explanation
+    errors = list(result.errors())
+    assert len(errors) == result.failed
+    assert {(error["object"], error["type"]) for error in errors} == {("a.jsonl", "KeyError")}
+    assert [error["line"] for error in errors][:100] == list(range(1, 101))
     assert result.inputs < 100_000
     assert not result.resumable
     assert not (world.root / "out/_SUCCESS").exists()

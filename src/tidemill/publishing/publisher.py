@@ -88,12 +88,10 @@ class Publisher:
     def errors(self) -> Iterator[bytes]:
         """Lines of errors.jsonl for all that is committed so far, in order of the input, published or not.
 
-        For a look at a run that is not finished. Units with splits that are not done yet are left out.
+        For a look at a run that is not finished: see `Unit.errors_so_far`.
         """
-        ready = set(self._journal.units_ready(self._plan.units))
-        ready.update(unit.unit for unit in self._journal.units_published())
-        for number in sorted(ready):
-            yield from self._unit(number).errors()
+        for number in range(self._plan.units):
+            yield from self._unit(number).errors_so_far()
 
     def finish(self, receipt: Receipt) -> Finished:
         """errors.jsonl, receipt.json, and last `_SUCCESS` with the manifest of all results.

@@ -7,9 +7,10 @@ result), the files of one numbered part, or everything.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from tidemill.crashpoints import reach
@@ -81,15 +82,29 @@ class Unit:
         """The unit's lines of errors.jsonl, in order. Raises PartDamaged if they are not as many as failed."""
         seen = 0
         for placed in self._placed(shares=True):
-            if not placed.part.errors_bytes:
-                continue
-            names = _names(self._setting, placed.split)
-            before = {share.index: share.before for share in placed.shares}
-            for record in self._parts.errors(placed.part):
+            for line in self._errors_of(placed, {share.index: share.before for share in placed.shares}):
                 seen += 1
-                yield canonical(_public(record, names, before, self._place_key, placed.part.name))
+                yield line
         if seen != self._counts.failed:
             raise PartDamaged(f"unit {self._number}: {self._counts.failed} records failed, {seen} are described.")
+
+    def errors_so_far(self) -> Iterator[bytes]:
+        """The same of a unit that is not done: for a look at a run at work, or one that ended early.
+
+        The place of a record is null as long as records before it in the same object are missing.
+        """
+        committed = {no: list(found) for no, found in groupby(self._committed, key=lambda part: part.split)}
+        ordinal, ahead = -1, 0
+        known = True
+        for split in self._splits:
+            if split.first_object != ordinal:
+                ordinal, ahead, known = split.first_object, 0, True
+            own = committed.get(split.no, [])
+            for placed in self._parts.placed([split], own, shares=True) if own else ():
+                before = {share.index: ahead + share.before if known else None for share in placed.shares}
+                yield from self._errors_of(placed, before)
+            known = known and bool(own) and own[-1].end.object == split.objects
+            ahead += sum(part.counts.inputs for part in own)
 
     @property
     def _is_pack(self) -> bool:
@@ -101,6 +116,13 @@ class Unit:
         if self._setting.plan.cut is Cut.FILES:
             return None
         return "row" if self._setting.plan.input_type in ("csv", "parquet") else "line"
+
+    def _errors_of(self, placed: PlacedPart, before: Mapping[int, int | None]) -> Iterator[bytes]:
+        if not placed.part.errors_bytes:
+            return
+        names = _names(self._setting, placed.split)
+        for record in self._parts.errors(placed.part):
+            yield canonical(_public(record, names, before, self._place_key, placed.part.name))
 
     def _placed(self, *, shares: bool) -> Iterator[PlacedPart]:
         return self._parts.placed(self._splits, self._committed, shares=shares)
@@ -185,7 +207,7 @@ def _names(setting: Setting, split: PlannedSplit) -> list[str]:
 
 
 def _public(
-    record: dict[str, Any], names: list[str], before: dict[int, int], place_key: str | None, part: str
+    record: dict[str, Any], names: list[str], before: Mapping[int, int | None], place_key: str | None, part: str
 ) -> dict[str, Any]:
     """A line of errors.jsonl: a part's record with the object's name and the place in the whole object, from 1."""
     index, position = record.get("object"), record.get("position")
@@ -195,7 +217,8 @@ def _public(
     if place_key is not None:
         if index not in before:
             raise PartDamaged(f"part {part}: an error names an object that the part has no record of.")
-        public[place_key] = before[index] + position + 1
+        start = before[index]
+        public[place_key] = None if start is None else start + position + 1
     for key in ("fault", "type", "message", "traceback", "attempts", "input", "fingerprint"):
         public[key] = record.get(key)
     for key in ("input_truncated", "input_base64"):
