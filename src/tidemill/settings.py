@@ -18,7 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from tidemill.domain.errors import InvalidValue, NotFound
-from tidemill.wire.sections import Bytes, Millicores, Range, Seconds, Secret, Section, dump, read
+from tidemill.wire.kinds import Bytes, Millicores, Range, Seconds, Secret
+from tidemill.wire.sections import Section, dump, read
 
 FILE_NAME = "tidemill.toml"
 PREFIX = "TIDEMILL_"

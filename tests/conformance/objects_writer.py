@@ -15,7 +15,7 @@ from tidemill.objects import assembly
 from tidemill.objects.region import open_region
 from tidemill.ports.objects import Piece
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 
 MEGABYTE = b"x" * 1_000_000
 

@@ -20,7 +20,7 @@ from tidemill.domain.location import Location, parse_location
 from tidemill.objects.region import open_region
 from tidemill.ports.objects import Objects, Piece
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 from tidemill_runtime.contract import Access
 
 NAMES = [

@@ -27,7 +27,7 @@ from tidemill.objects.region import open_region
 from tidemill.objects.s3 import S3Objects
 from tidemill.objects.s3_store import S3Config, open_store
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 
 ROOT = Location("cos", "data", "")
 

@@ -122,7 +122,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 @pytest.fixture(scope="module")
 def finished(shell: Shell) -> dict[str, Any]:
     (shell.folder / "task.yaml").write_text(
-        "name: 翻倍\nmodel: ./model\ninput: cos://data/in/\noutput: cos://data/out/\ntolerance: 5%\ntags: {team: 风控}\n"
+        "name: 翻倍\nmodel: ./model\ninput: cos://data/in/\noutput: cos://data/out/\n"
+        "tolerance: 5%\ntags: {team: 风控}\n"
     )
     end: dict[str, Any] = shell.json("task", "create", "-f", "task.yaml", "--wait")
     return end

@@ -105,8 +105,19 @@ def test_the_first_task_goes_as_it_is_written(tmp_path: Path, home: dict[str, st
         done = subprocess.run(command, input=text, cwd=tmp_path, env=home, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         said += done.stdout
-    assert said.count("SUCCEED WITH 1 FAILED RECORD") >= 3
+    assert said.count("SUCCEED WITH 1 FAILED RECORD") == 4
     assert "1\n-1\nnull\n2\n" in said
     assert "KeyError" in said
-    for output in ("out", "out-2", "out-3"):
+    for output in ("out", "out-2", "out-3", "out-server"):
         assert (tmp_path / output / "_SUCCESS").exists()
+
+
+def test_the_task_of_the_readme_goes_as_it_is_written(tmp_path: Path) -> None:
+    text = next(text for text in blocks(ROOT / "README.md", "sh") if "model_service.py" in text)
+    env = {"HOME": str(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        ["bash", "-eu"], input=text, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("11\n4\n")
+    assert len(text.strip().splitlines()) == 5

@@ -27,7 +27,7 @@ from tidemill.ports.journal import Granted
 from tidemill.ports.objects import Objects
 from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 from tidemill_runtime.contract import Access, Commit, Counts, Cursor, PartTarget, Report, ResultFormat
 from tidemill_runtime.isolation import Failure
 from tidemill_runtime.sink import PartWriter

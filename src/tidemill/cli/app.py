@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 import tidemill
-from tidemill.cli import config, models, objects, serve, tasks
+from tidemill.cli import config, models, objects, serve, task_app
+from tidemill.cli import outcomes as _outcomes  # noqa: F401 - adds its commands to the group
+from tidemill.cli import tasks as _tasks  # noqa: F401 - the same
 from tidemill.cli.commands import Call, command, help_text, option, task_parameters
 from tidemill.cli.options import RunRequest
 
@@ -80,7 +82,7 @@ def run(
 
 
 serve.register(app)
-app.add_typer(tasks.app, name="task")
+app.add_typer(task_app.app, name="task")
 app.add_typer(models.app, name="model")
 app.add_typer(objects.app, name="object")
 app.add_typer(config.app, name="config")

@@ -72,7 +72,7 @@ def get(
         found = list(call.client.objects.all(address))
         if not found:
             raise NotFound(f"nothing lies below {address}.", field="ADDRESS", remedy="See tidemill object list.")
-        pairs = [(view.location, _below(to, view.name)) for view in found]
+        pairs = [(view.location, file_below(to, view.name)) for view in found]
     else:
         name = address.rpartition("/")[2]
         pairs = [(address, to / name if to.is_dir() or target.endswith("/") else to)]
@@ -108,7 +108,7 @@ def delete(
     call.out.line(f"Deleted {', '.join(gone.removed) or 'nothing: it was not there'}.")
 
 
-def _below(folder: Path, name: str) -> Path:
+def file_below(folder: Path, name: str) -> Path:
     """The file of an object's name. Raises InvalidValue for a name that leads out of the folder."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or os.sep in part for part in parts):

@@ -1,33 +1,27 @@
-"""`tidemill task …`: tasks on a server."""
+"""`tidemill task …` for the life of a task: create, list, show, watch, stop, resume, delete."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tidemill.cli.commands import Call, command, option, task_parameters
-from tidemill.cli.ending import Ending, failed_records, place_of, tell
+from tidemill.cli.ending import Ending, failed_records, tell
 from tidemill.cli.options import FLAG_NAMES, TASK_OPTIONS, TaskOption, task_values
-from tidemill.cli.output import EXIT_INTERRUPTED, EXIT_OK, printable
+from tidemill.cli.output import EXIT_INTERRUPTED, EXIT_OK
 from tidemill.cli.progress import make_progress
+from tidemill.cli.task_app import Limit, Task, app, task_id
 from tidemill.cli.times import ago, local
-from tidemill.domain.errors import InvalidValue, NotFound
-from tidemill.wire.quantities import format_bytes, format_seconds
+from tidemill.domain.errors import InvalidValue
+from tidemill.wire.quantities import format_seconds
 from tidemill.wire.taskyaml import read_task
 
 if TYPE_CHECKING:
-    from tidemill.wire.views import ErrorGroupView, TaskSummary, TaskView
+    from tidemill.wire.views import TaskSummary, TaskView
 
-app = typer.Typer(
-    no_args_is_help=True, help="Tasks on a server: create, list, show, watch, logs, stop, resume, results."
-)
-
-Task = Annotated[str, typer.Argument(metavar="TASK", help="Its id, or its name: then the newest of that name.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it has ended; exit status as of `run`.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most rows.")]
 
 _FILE = option(
     "file", str | None, "--file", "-f", help="The task file; flags go over it. - is standard input.", metavar="FILE"
@@ -111,7 +105,7 @@ def list_(
 @command(app, "show")
 def show(call: Call, task: Task) -> None:
     """All about a task: status and reason, records, time by phase, model, output."""
-    view = call.client.tasks.get(_id(call, task))
+    view = call.client.tasks.get(task_id(call, task))
     call.out.document(view.model_dump(mode="json"))
     counts = view.counts
     call.out.pairs(
@@ -146,13 +140,13 @@ def show(call: Call, task: Task) -> None:
 @command(app, "watch")
 def watch(call: Call, task: Task) -> int:
     """Show progress until the task has ended. Exit status as of `run`. Ctrl-C ends the watching, not the task."""
-    return _follow(call, _id(call, task))
+    return _follow(call, task_id(call, task))
 
 
 @command(app, "stop")
 def stop(call: Call, task: Task, wait: Wait = False) -> int:
     """Stop a task, keeping what is committed."""
-    view = call.client.tasks.stop(_id(call, task))
+    view = call.client.tasks.stop(task_id(call, task))
     if wait:
         _follow(call, view.id)
         return EXIT_OK
@@ -173,7 +167,7 @@ def resume(call: Call, task: Task, wait: Wait = False, **given: Any) -> int:
     for key, value in task_values(given).items():
         section, _, last = key.rpartition(".")
         (values.setdefault(section, {}) if section else values)[last] = value
-    view = call.client.tasks.resume(_id(call, task), values)
+    view = call.client.tasks.resume(task_id(call, task), values)
     if wait:
         return _follow(call, view.id)
     call.out.document(view.model_dump(mode="json"))
@@ -184,150 +178,27 @@ def resume(call: Call, task: Task, wait: Wait = False, **given: Any) -> int:
 @command(app, "delete")
 def delete(call: Call, task: Task, yes: Yes = False) -> None:
     """Delete a task that has ended: history, logs, staged parts. Results in the output folder stay."""
-    task_id = _id(call, task)
+    named = task_id(call, task)
     call.confirm(f"Delete task {task} with its history and logs? Results stay.", yes)
-    gone = call.client.tasks.delete(task_id)
+    gone = call.client.tasks.delete(named)
     call.out.document(gone.model_dump(mode="json"))
     call.out.line(f"Deleted {gone.id}: {', '.join(gone.removed)}.")
 
 
-@command(app, "logs")
-def logs(
-    call: Call,
-    task: Task,
-    instance: Annotated[str | None, typer.Option("--instance", metavar="ID", help="Default: the newest.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the instance has ended.")] = False,
-) -> None:
-    """What the instances printed."""
-    pieces = []
-    for piece in call.client.tasks.logs(_id(call, task), instance=instance, follow=follow):
-        pieces.append(piece)
-        call.out.text(piece.text)
-    call.out.document({"instance": pieces[0].instance if pieces else None, "text": "".join(p.text for p in pieces)})
-
-
-@command(app, "events")
-def events(call: Call, task: Task) -> None:
-    """What happened to a task, oldest first."""
-    found = list(call.client.tasks.events(_id(call, task)))
-    call.out.document([event.model_dump(mode="json") for event in found])
-    rows = [(local(e.at), e.type, e.subject, e.status or e.name, printable(e.message)) for e in found]
-    call.out.table(["AT", "TYPE", "OF", "EVENT", "MESSAGE"], rows, empty="Nothing has happened yet.")
-
-
-@command(app, "instances")
-def instances(call: Call, task: Task) -> None:
-    """The instances of a task, also those that have ended."""
-    found = list(call.client.tasks.instances(_id(call, task)))
-    call.out.document([instance.model_dump(mode="json") for instance in found])
-    rows = [
-        (i.id, i.status, format_bytes(i.memory_bytes), ago(i.created_at), ago(i.ended_at), printable(i.explanation))
-        for i in found
-    ]
-    call.out.table(["ID", "STATUS", "MEMORY", "STARTED", "ENDED", ""], rows, empty="None were started yet.")
-
-
-@command(app, "results")
-def results(
-    call: Call,
-    task: Task,
-    fetch: Annotated[str | None, typer.Option("--fetch", metavar="FOLDER", help="Download all of it there.")] = None,
-    preview: Annotated[int, typer.Option("--preview", metavar="N", min=0, help="Show the first N lines.")] = 0,
-) -> None:
-    r"""The objects in the output folder, in input order.
-
-    \b
-    tidemill task results churn-july --fetch ./scores/
-    """
-    task_id = _id(call, task)
-    found = list(call.client.tasks.results(task_id))
-    call.out.document([result.model_dump(mode="json") for result in found])
-    rows = [
-        (
-            r.name,
-            r.kind,
-            format_bytes(r.size_bytes),
-            r.counts.ok if r.counts else "",
-            r.counts.failed if r.counts else "",
-        )
-        for r in found
-    ]
-    call.out.table(["OBJECT", "KIND", "SIZE", "OK", "FAILED"], rows, empty="No results yet.")
-    if preview and found:
-        for line in call.client.tasks.preview(task_id, lines=preview).lines:
-            call.out.line(printable(line))
-    if fetch:
-        folder = Path(fetch)
-        for result in found:
-            file = folder.joinpath(*result.name.split("/"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            call.client.tasks.download(task_id, result.name, file)
-        call.out.note(f"Downloaded {len(found):,} objects to {folder}")
-
-
-@command(app, "errors")
-def errors(
-    call: Call,
-    task: Task,
-    every: Annotated[bool, typer.Option("--all", help="Each failed record, not only one of each cause.")] = False,
-    limit: Limit = 100,
-) -> None:
-    """The records that failed, grouped by cause: where each is, why, and what the record was."""
-    task_id = _id(call, task)
-    if every:
-        found = list(call.client.tasks.errors(task_id, limit=limit))
-        call.out.document([error.model_dump(mode="json") for error in found])
-        rows = [
-            (place_of(e.model_dump()), e.fault, e.type, printable(e.message), printable((e.input or "")[:60]))
-            for e in found
-        ]
-        call.out.table(["RECORD", "FAULT", "TYPE", "MESSAGE", "INPUT"], rows, empty="No record failed.")
-        return
-    groups = list(call.client.tasks.error_groups(task_id))
-    call.out.document([group.model_dump(mode="json") for group in groups])
-    if not groups:
-        call.out.note("No record failed.")
-    for group in groups:
-        _show_group(call, group)
-
-
-@command(app, "receipt")
-def receipt(call: Call, task: Task) -> None:
-    """The account of a finished task: every record, every digest."""
-    import json
-
-    view = call.client.tasks.receipt(_id(call, task))
-    call.out.document(view.model_dump(mode="json"))
-    call.out.line(json.dumps(view.model_dump(mode="json"), indent=2, ensure_ascii=False))
-
-
-def _id(call: Call, task: str) -> str:
-    """The id of a task that is named by its id or its name. Raises NotFound."""
-    if task.startswith("batch-"):
-        return task
-    page = call.client.tasks.list(name=task, limit=1)
-    if not page.items:
-        raise NotFound(f"no task is called {task!r}.", field="TASK", remedy="See `tidemill task list`.")
-    found: str = page.items[0].id
-    return found
-
-
-def _follow(call: Call, task_id: str) -> int:
+def _follow(call: Call, task: str) -> int:
     """Progress until the end, then what came of it; the exit status of that."""
     try:
         with make_progress(quiet=call.out.quiet) as progress:
-            for view in call.client.tasks.watch(task_id):
+            for view in call.client.tasks.watch(task):
                 progress.update(view)
     except KeyboardInterrupt:
-        call.out.note(
-            f"The task goes on. Watch it: tidemill task watch {task_id}; stop it: tidemill task stop {task_id}"
-        )
+        call.out.note(f"The task goes on. Watch it: tidemill task watch {task}; stop it: tidemill task stop {task}")
         return EXIT_INTERRUPTED
-    ended = call.client.tasks.get(task_id)
-    failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task_id))
+    ended = call.client.tasks.get(task)
+    failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task))
     status = tell(call.out, ending_of(ended), failures)
     if ended.status in ("STOPPED", "FAILED"):
-        call.out.note(f"What was committed is kept. To go on: tidemill task resume {task_id}")
+        call.out.note(f"What was committed is kept. To go on: tidemill task resume {task}")
     return status
 
 
@@ -358,14 +229,3 @@ def _status(task: TaskSummary) -> str:
 def _phases(seconds: dict[str, float]) -> str:
     spent = ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items() if value and name != "total")
     return f"{format_seconds(seconds['total'])} ({spent})" if spent else ""
-
-
-def _show_group(call: Call, group: ErrorGroupView) -> None:
-    example = group.example
-    call.out.line(f"{group.count:,} × {group.fault}: {group.type}: {printable(group.message)}")
-    call.out.line(f"  for example {place_of(example.model_dump())}")
-    if example.input is not None:
-        call.out.line(f"  record      {printable(example.input[:200])}{' …' if len(example.input) > 200 else ''}")
-    for line in example.traceback.strip().splitlines()[-6:]:
-        call.out.line(f"  {printable(line)}")
-    call.out.line()

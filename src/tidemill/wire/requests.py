@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from tidemill.domain.errors import InvalidValue
-from tidemill.wire.sections import Length, Range, Seconds, Section, Share
+from tidemill.wire.kinds import Length, Range, Seconds, Share
+from tidemill.wire.sections import Section
 from tidemill.wire.taskfile import TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX, BatchSection, ResourcesSection
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from tidemill.wire.sections import Kind, Length, Range, Secret, Section, field_types, optional_inner
+from tidemill.wire.kinds import Kind, Length, Range, Secret
+from tidemill.wire.sections import Section, field_types, optional_inner
 from tidemill.wire.taskfile import NAME_MAX, NAME_PATTERN, TaskFile
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"

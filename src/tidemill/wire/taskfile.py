@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from tidemill.domain.errors import InvalidValue
-from tidemill.wire.sections import Bytes, Length, Millicores, Range, Seconds, Section, Share, dump, read
+from tidemill.wire.kinds import Bytes, Length, Millicores, Range, Seconds, Share
+from tidemill.wire.sections import Section, dump, read
 
 NAME_PATTERN = r"^[0-9A-Za-z\u4e00-\u9fff][0-9A-Za-z_\-\u4e00-\u9fff]*$"
 NAME_MAX = 60
