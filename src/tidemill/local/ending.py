@@ -6,14 +6,20 @@ import json
 import os
 import pwd
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidemill.domain import ids
 from tidemill.domain.errors import InputChanged, OutputTaken, PartDamaged, StorageFull, TidemillError
 from tidemill.domain.life import Reason, TaskStatus
 from tidemill.domain.location import Location
+from tidemill.domain.plan import Plan
+from tidemill.domain.receipt import InputAccount, Receipt
 from tidemill.local.journal import FileJournal
+from tidemill.local.opening import Opened
+from tidemill.local.result import PHASES
 from tidemill.ports.objects import Objects
 
 _KEPT_LOG_BYTES = 1 << 20
@@ -44,10 +50,7 @@ class Timeline:
         moments = [self.began, self.spawned, self.reported, self.running, self.computed, now]
         known = [moment if moment is not None else now for moment in moments]
         ordered = [min(known[at:]) for at in range(len(known))]  # a resumed run may have nothing to compute
-        spent = {
-            phase: ordered[at + 1] - ordered[at]
-            for at, phase in enumerate(("queue", "start", "load", "predict", "publish"))
-        }
+        spent = {phase: ordered[at + 1] - ordered[at] for at, phase in enumerate(PHASES)}
         return {**spent, "total": now - self.began}
 
 
@@ -86,6 +89,40 @@ def keep_logs(scratch: Path, folder: Path) -> None:
             with log.open("rb") as source, (folder / f"{log.parent.name}.log").open("wb") as target:
                 source.seek(max(0, log.stat().st_size - _KEPT_LOG_BYTES))
                 shutil.copyfileobj(source, target)
+
+
+def receipt_of(
+    opened: Opened,
+    plan: Plan,
+    digests: list[str],
+    seconds: dict[str, float],
+    *,
+    created: float,
+    finished: float,
+    replaced: int,
+) -> Receipt:
+    """The receipt of a run that succeeded, but for what the publisher fills in. created, finished: since the epoch."""
+    task = opened.task
+    by_folder = dict(zip(("model", "code") if task.model else ("code",), digests, strict=False))
+    return Receipt(
+        task=opened.id,
+        run=opened.run,
+        name=task.name,
+        status=TaskStatus.SUCCEED,
+        actor=user_name(),
+        region=task.region,
+        input=InputAccount(str(opened.checked.input), plan.objects, plan.bytes, plan.listing_sha256),
+        created=created,
+        finished=finished,
+        phases_s={phase: spent for phase, spent in seconds.items() if phase in PHASES},
+        instances=opened.instances,
+        retries=replaced,
+        runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
+        model=task.model,
+        model_sha256=by_folder.get("model"),
+        code_sha256=by_folder.get("code"),
+        environment={"python": ".".join(map(str, sys.version_info[:3]))},
+    )
 
 
 def user_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tidemill.domain.life import Reason
@@ -10,6 +11,7 @@ from tidemill.ports.journal import Totals
 from tidemill_runtime.contract import Counts
 
 _WINDOW_S = 10.0
+_SHOW_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,57 @@ class RunProgress:
     eta_s: float | None = None
     instances: int = 1
     instances_running: int = 0
+
+
+class Display:
+    """Hands progress on to who asked for it, a few times a second."""
+
+    def __init__(self, progress: Callable[[RunProgress], None], task: str, instances: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._instances = instances
+        self._meter = Meter()
+        self._shown = ("", 0.0)
+
+    def show(
+        self,
+        now: float,
+        phase: str,
+        *,
+        totals: Totals | None,
+        pending: Counts,
+        running: int,
+        reason: Reason,
+        explanation: str,
+    ) -> None:
+        """now: monotonic seconds. totals: None before there is a plan. running: instances whose model has loaded."""
+        if phase == self._shown[0] and now < self._shown[1] + _SHOW_EVERY_S:
+            return
+        self._shown = (phase, now)
+        if totals is None:
+            self._progress(RunProgress(self._task, phase, reason, explanation, instances=self._instances))
+            return
+        rate, eta_s, share = self._meter.measure(now, totals, pending)
+        at_work = phase == "predicting"
+        self._progress(
+            RunProgress(
+                self._task,
+                phase,
+                reason,
+                explanation,
+                counts=totals.counts,
+                pending=pending,
+                splits_total=totals.splits,
+                splits_done=totals.splits_done,
+                bytes_total=totals.bytes,
+                bytes_done=totals.bytes_done,
+                share=share,
+                records_per_s=rate if at_work else None,
+                eta_s=eta_s if at_work else None,
+                instances=self._instances,
+                instances_running=running,
+            )
+        )
 
 
 class Meter:

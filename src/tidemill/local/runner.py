@@ -9,30 +9,27 @@ from __future__ import annotations
 import selectors
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
 from tidemill.domain import ids, layout
 from tidemill.domain.errors import StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
-from tidemill.domain.receipt import InputAccount, Receipt
 from tidemill.domain.verdict import Standing, verdict
 from tidemill.local.background import BackgroundPublisher, Digests
 from tidemill.local.crew import STORAGE_WITHIN_S, Crew
-from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, user_name
+from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, receipt_of
 from tidemill.local.instances import Instance, start_instance
 from tidemill.local.interrupts import Interrupts
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import stamp_of
 from tidemill.local.opening import Opened
 from tidemill.local.place import journal_path
-from tidemill.local.progress import Meter, RunProgress
-from tidemill.local.result import PHASES, Result, finished_errors
+from tidemill.local.progress import Display, RunProgress
+from tidemill.local.result import Result, finished_errors
 from tidemill.local.unfinished import clear, forget, header_of, plan_of
 from tidemill.planning.plan import make_plan
 from tidemill.ports.clock import Clock
@@ -43,7 +40,6 @@ from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifes
 _SCRATCH_PREFIX = "tidemill-"
 _TURN_S = 0.1
 _RETRY_EVERY_S = 1.0
-_SHOW_EVERY_S = 0.1
 _REPORT_EVERY_S = 1.0
 _LEASE_TTL_S = 3600.0
 """A local instance that dies is seen at once: no lease has to expire for it."""
@@ -71,9 +67,7 @@ class LocalRun:
         self._clock = clock
         self._created = clock.now()
         self._times = Timeline(began)
-        self._progress = progress
-        self._meter = Meter()
-        self._shown: tuple[str, float] = ("", 0.0)
+        self._display = Display(progress, opened.id, opened.instances)
         self._end: End | None = None
         self._scratch = Path()
         self._cleared = False
@@ -272,40 +266,24 @@ class LocalRun:
 
     def _publish_last(self) -> Finished:
         """errors.jsonl, receipt and marker; again while the storage does not answer, within reason."""
+        receipt = receipt_of(
+            self._opened,
+            self._plan,
+            self._digests.wait(),
+            self._seconds(),
+            created=self._created,
+            finished=self._clock.now(),
+            replaced=self._crew.replaced,
+        )
         give_up_at = self._clock.monotonic() + STORAGE_WITHIN_S
         while True:
             try:
-                return self._publisher.finish(self._receipt())
+                return self._publisher.finish(receipt)
             except StorageUnavailable:
                 if self._clock.monotonic() > give_up_at or self._interrupts.count:
                     raise
                 self._crew.selector.select(_RETRY_EVERY_S)  # of its sockets none is left but that of the signals
                 self._interrupts.drain()
-
-    def _receipt(self) -> Receipt:
-        opened, task = self._opened, self._task
-        digests = dict(zip(("model", "code") if task.model else ("code",), self._digests.wait(), strict=False))
-        return Receipt(
-            task=opened.id,
-            run=opened.run,
-            name=task.name,
-            status=TaskStatus.SUCCEED,
-            actor=user_name(),
-            region=task.region,
-            input=InputAccount(
-                str(opened.checked.input), self._plan.objects, self._plan.bytes, self._plan.listing_sha256
-            ),
-            created=self._created,
-            finished=self._clock.now(),
-            phases_s={phase: spent for phase, spent in self._seconds().items() if phase in PHASES},
-            instances=opened.instances,
-            retries=self._crew.replaced,
-            runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
-            model=task.model,
-            model_sha256=digests.get("model"),
-            code_sha256=digests.get("code"),
-            environment={"python": ".".join(map(str, sys.version_info[:3]))},
-        )
 
     # -- telling
 
@@ -351,27 +329,12 @@ class LocalRun:
         self._show(phase, journal)
 
     def _show(self, phase: str, journal: FileJournal | None = None) -> None:
-        now = self._clock.monotonic()
-        if phase == self._shown[0] and now < self._shown[1] + _SHOW_EVERY_S:
-            return
-        self._shown = (phase, now)
-        shown = RunProgress(self._opened.id, phase, instances=self._opened.instances)
-        if journal is not None:
-            totals, pending = journal.totals(), self._crew.pending
-            rate, eta_s, share = self._meter.measure(now, totals, pending)
-            shown = replace(
-                shown,
-                reason=self._end.reason if self._end is not None else Reason.NONE,
-                explanation=self._crew.paused,
-                counts=totals.counts,
-                pending=pending,
-                splits_total=totals.splits,
-                splits_done=totals.splits_done,
-                bytes_total=totals.bytes,
-                bytes_done=totals.bytes_done,
-                share=share,
-                records_per_s=rate if phase == "predicting" else None,
-                eta_s=eta_s if phase == "predicting" else None,
-                instances_running=self._crew.running,
-            )
-        self._progress(shown)
+        self._display.show(
+            self._clock.monotonic(),
+            phase,
+            totals=journal.totals() if journal is not None else None,
+            pending=self._crew.pending if journal is not None else Counts(),
+            running=self._crew.running if journal is not None else 0,
+            reason=self._end.reason if self._end is not None else Reason.NONE,
+            explanation=self._crew.paused if journal is not None else "",
+        )
