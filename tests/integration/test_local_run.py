@@ -19,7 +19,7 @@ from tidemill.domain.life import Reason, TaskStatus
 from tidemill.engines.machine import machine_resources
 from tidemill.local import run
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tidemill.local.result import Result
 from tidemill.objects.region import open_region
 from tidemill.ports.journal import Totals
 from tidemill.settings import BucketSection
-from tidemill.wire.sections import Secret
+from tidemill.wire.kinds import Secret
 from tidemill_runtime.contract import Counts
 
 OUTPUT = Location("file", None, "/out/")
