@@ -13,12 +13,13 @@ from tidemill.wire.views import Problem
 LIMIT_MAX = 1000
 
 
-def _services(request: Request) -> Services:
+# Coroutines, because the framework changes threads for each plain function.
+async def _services(request: Request) -> Services:
     found: Services = request.app.state.services
     return found
 
 
-def _actor(request: Request) -> Actor:
+async def _actor(request: Request) -> Actor:
     found: Actor = request.state.actor
     return found
 

@@ -29,7 +29,7 @@ from tidemill.services.models import Models, check_callable
 from tidemill.services.packages import Packages
 from tidemill.services.regions import Region, Regions, find_region
 from tidemill.services.runs import NewRun, create_task, resume_task
-from tidemill.services.task_views import spec_of
+from tidemill.services.task_views import new_task_view, spec_of
 from tidemill.store.base import Store, Tx
 from tidemill.store.events import add_event
 from tidemill.store.records import Owner, TaskRow
@@ -37,6 +37,7 @@ from tidemill.store.tasks import find_idempotent
 from tidemill.wire.quantities import format_bytes
 from tidemill.wire.requests import ResumeRequest
 from tidemill.wire.taskfile import TaskFile, dump_task
+from tidemill.wire.views import TaskView
 
 
 @dataclass(frozen=True)
@@ -74,46 +75,37 @@ class TaskMaking:
         self._models = models
         self._packages = packages
 
-    def create(self, actor: Actor, task: TaskFile, key: str | None) -> TaskId:
-        """The id of the new task, or of the one that was made under this idempotency key by the same request.
+    def create(self, actor: Actor, task: TaskFile, key: str | None) -> TaskView | TaskId:
+        """The new task; or the id of the one that was made under this idempotency key by the same request.
 
         Raises Conflict for a key that stands for another request, OutputTaken, and Refused of all kinds.
         """
         account, region = AccountId(actor.account), RegionName(task.region)
-        digest = _request_digest(task)
+        spec = dump_task(task)
+        digest = _request_digest(spec)
         if key is not None:
             with self._store.read() as tx:
-                made = _made_before(find_idempotent(tx, account, region, key), digest)
-            if made is not None:
-                return made
+                before = _made_before(find_idempotent(tx, account, region, key), digest)
+            if before is not None:
+                return before
         ready = self._check(actor, task)
+        owner = Owner(account, region, actor.user)
+        columns = {**_columns(ready), "spec": spec, "idempotency_key": key, "idempotency_digest": digest}
         with self._store.write() as tx:
             if key is not None:
                 tx.serialise(f"idempotency {account} {region} {key}")
-                made = _made_before(find_idempotent(tx, account, region, key), digest)
-                if made is not None:
-                    return made
-            program = self._program(tx, actor, task, ready.folders)
-            if program != ready.program:
+                before = _made_before(find_idempotent(tx, account, region, key), digest)
+                if before is not None:
+                    return before
+            if ready.program != self._program(tx, actor, task, ready.folders):
                 raise Conflict(f"{task.model!r} has changed meanwhile.", field="model", remedy="Try again.")
             now = round(self._clock.now(), 6)  # as it is shown, so that filters by what is shown are exact
             made = new_task_id(int(now * 1000))
-            owner = Owner(account, region, actor.user)
-            values = {**_columns(ready), "idempotency_key": key, "idempotency_digest": digest}
-            create_task(tx, owner, made, values, self._new_run(ready, now), now)
-            for warning in program.warnings:
-                add_event(
-                    tx,
-                    owner,
-                    made,
-                    kind="task",
-                    subject=made,
-                    name="task.warning",
-                    message=warning,
-                    warning=True,
-                    now=now,
-                )
-        return made
+            new = self._new_run(ready, now)
+            create_task(tx, owner, made, columns, new, now)
+            for warning in ready.program.warnings:
+                _warn(tx, owner, made, warning, now)
+        return new_task_view(made, owner, task, columns, now, new.deadline)
 
     def resume(self, actor: Actor, task: TaskId, change: ResumeRequest) -> None:
         """A new run of a stopped or failed task, that computes what is missing.
@@ -180,15 +172,12 @@ class TaskMaking:
 
     def _program(self, tx: Tx, actor: Actor, task: TaskFile, folders: Mapping[str, str]) -> _Program:
         """What the task's references mean; what they mean stays as long as the transaction (if it writes)."""
-        code = None
-        if task.code is not None:
-            code = folders.get("code") or parse_package(task.code, field="code").digest
+        code = folders.get("code")  # what was just made of a folder needs no second look
+        if task.code is not None and code is None:
+            code = parse_package(task.code, field="code").digest
             self._packages.require(tx, actor, code, field="code")
-        if task.model is None:
-            return _Program(None, None, None, code)
-        if "model" in folders:
-            self._packages.require(tx, actor, folders["model"], field="model")
-            return _Program(task.model, None, folders["model"], code)
+        if task.model is None or "model" in folders:
+            return _Program(task.model, None, folders.get("model"), code)
         named = parse_model(task.model, field="model")
         if isinstance(named, ModelReference):
             found = self._models.resolve(tx, actor, task.region, named, field="model")
@@ -210,12 +199,16 @@ class TaskMaking:
         )
 
 
+def _warn(tx: Tx, owner: Owner, task: TaskId, warning: str, now: float) -> None:
+    name = "task.warning"
+    add_event(tx, owner, task, kind="task", subject=task, name=name, message=warning, warning=True, now=now)
+
+
 def _columns(ready: _Ready) -> dict[str, Any]:
     task, program = ready.task, ready.program
     return {
         "name": task.name,
         "description": task.description,
-        "spec": dump_task(task),
         "tags": dict(task.tags),
         "output": str(ready.checked.output),
         "model": program.shown or task.image,
@@ -283,8 +276,8 @@ def _check_resources(task: TaskFile, region: Region) -> None:
         )
 
 
-def _request_digest(task: TaskFile) -> str:
-    return hashlib.sha256(json.dumps(dump_task(task), sort_keys=True).encode()).hexdigest()
+def _request_digest(spec: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _made_before(row: TaskRow | None, digest: str) -> TaskId | None:

@@ -6,12 +6,14 @@ Called by the API (uploads), `services.models` (imports), `services.tasks` (code
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from tidemill.domain.errors import NotFound, TooLarge
+from tidemill.domain.ids import AccountId
 from tidemill.domain.life import FINAL
 from tidemill.domain.package import PackageFile, check_package
 from tidemill.objects.folders import folder_stamp, scan_folder
@@ -35,6 +37,15 @@ _FOLDERS_KNOWN = 64
 _CHUNK_BYTES = 1024 * 1024
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that was made a package, as long as no sweep can have taken it."""
+
+    stamp: str
+    digest: str
+    until: float
+
+
 class Packages:
     """limit_bytes, limit_files: of one package, unpacked."""
 
@@ -44,7 +55,7 @@ class Packages:
         self._clock = clock
         self._limit_bytes = limit_bytes
         self._limit_files = limit_files
-        self._folders: dict[Path, tuple[str, str]] = {}  # folder → stamp, digest of its package
+        self._folders: dict[tuple[AccountId, Path], _Folder] = {}
 
     def blob_size(self, sha256: str) -> int:
         """Bytes of a blob that is here. Raises NotFound."""
@@ -103,18 +114,17 @@ class Packages:
         Raises NotFound, InvalidValue, TooLarge naming `field`.
         """
         stamp = folder_stamp(folder, field=field)
-        known = self._folders.get(folder)
-        if known is not None and known[0] == stamp and self._blobs.size(known[1]) is not None:
-            files = self._blobs.package_files(known[1])
-        else:
-            files = scan_folder(folder, field=field)
-            for file in files:
-                if self._blobs.size(file.sha256) is None:
-                    self._blobs.put(read_chunks(folder / file.path), file.sha256)
+        known = self._folders.get((actor.account, folder))
+        if known is not None and known.stamp == stamp and known.until > self._clock.now():
+            return known.digest
+        files = scan_folder(folder, field=field)
+        for file in files:
+            if self._blobs.size(file.sha256) is None:
+                self._blobs.put(read_chunks(folder / file.path), file.sha256)
         digest = self.create(actor, files).digest
         while len(self._folders) >= _FOLDERS_KNOWN:
             self._folders.pop(next(iter(self._folders)), None)
-        self._folders[folder] = (stamp, digest)
+        self._folders[actor.account, folder] = _Folder(stamp, digest, self._clock.now() + USED_EVERY_S)
         return digest
 
     def _store_member(self, content: Iterator[bytes]) -> tuple[str, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
+from tidemill.domain.ids import TaskId, run_id
 from tidemill.domain.life import FINAL, InstanceStatus, TaskStatus, explain
-from tidemill.store.records import EventRow, InstanceRow, RunRow, TaskRow
+from tidemill.store.records import EventRow, InstanceRow, Owner, RunRow, TaskRow
 from tidemill.wire.taskfile import TaskFile, parse_task
 from tidemill.wire.views import (
     CountsView,
@@ -48,6 +49,35 @@ def task_view(task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], coun
             "deadline_at": utc(run.deadline),
             "created_by": task.actor,
         }
+    )
+
+
+def new_task_view(
+    task: TaskId, owner: Owner, spec: TaskFile, columns: Mapping[str, Any], now: float, deadline: float | None
+) -> TaskView:
+    """A task that was created just now, without asking the database for it. columns: of its row."""
+    created = datetime.fromtimestamp(now, UTC)
+    run = RunView(id=run_id(task, 1), number=1, status=TaskStatus.INIT, instances=spec.instances, created_at=created)
+    return TaskView(
+        id=task,
+        name=spec.name,
+        region=owner.region,
+        status=TaskStatus.INIT,
+        model=columns["model"],
+        output=columns["output"],
+        instances=spec.instances,
+        priority=spec.priority,
+        tags=spec.tags,
+        created_at=created,
+        updated_at=created,
+        description=spec.description,
+        spec=spec,
+        run=run,
+        model_version=columns["model_version"],
+        model_digest=columns["model_digest"],
+        code_digest=columns["code_digest"],
+        deadline_at=utc(deadline),
+        created_by=owner.actor,
     )
 
 

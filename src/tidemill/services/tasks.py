@@ -62,7 +62,8 @@ class Tasks:
 
     def create(self, actor: Actor, task: TaskFile, key: str | None) -> TaskView:
         """The new task, or the one that was made under this idempotency key by the same request."""
-        return self.get(actor, self._making.create(actor, task, key))
+        made = self._making.create(actor, task, key)
+        return made if isinstance(made, TaskView) else self.get(actor, made)
 
     def stop(self, actor: Actor, task: TaskId) -> TaskView:
         """Asks for the end of a task. Raises Conflict for one that has ended otherwise than by being stopped."""

@@ -178,6 +178,21 @@ def list_intervals(tx: Tx, run: RunId) -> list[tuple[InstanceId, float, float | 
     return [(InstanceId(row.instance), row.begun, row.ended) for row in rows]
 
 
+_CLAIMED = (
+    sa.select(claims.c.task)
+    .where(
+        claims.c.released.is_(None),
+        sa.or_(
+            claims.c.uri.in_(sa.bindparam("above", expanding=True)),
+            sa.and_(claims.c.uri >= sa.bindparam("uri"), claims.c.uri < sa.bindparam("after")),
+        ),
+        claims.c.run != sa.bindparam("run"),
+    )
+    .limit(1)
+)
+"""Built once: creating a task asks it, and building it takes longer than asking."""
+
+
 def claim_output(tx: Tx, owner: Owner, uri: str, task: TaskId, run: RunId, now: float) -> TaskId | None:
     """Takes an output folder for a run, or returns the task that has it, or one above or below it.
 
@@ -185,11 +200,9 @@ def claim_output(tx: Tx, owner: Owner, uri: str, task: TaskId, run: RunId, now: 
     """
     tx.serialise("claims")  # the unique index keeps one folder apart from itself, not from those inside it
     above = [uri[: at + 1] for at, char in enumerate(uri) if char == "/"]
-    inside = sa.and_(claims.c.uri >= uri, claims.c.uri < uri[:-1] + "0")  # "0" comes after "/"
     found = tx.execute(
-        sa.select(claims.c.task)
-        .where(claims.c.released.is_(None), sa.or_(claims.c.uri.in_(above), inside), claims.c.run != run)
-        .limit(1)
+        _CLAIMED,
+        {"above": above, "uri": uri, "after": uri[:-1] + "0", "run": run},  # "0" comes after "/"
     ).scalar_one_or_none()
     if found is not None:
         return TaskId(found)

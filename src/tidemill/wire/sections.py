@@ -96,8 +96,11 @@ def read(cls: type[T], data: object, where: str = "") -> T:
 
 def dump(section: Section) -> dict[str, Any]:
     """The section as JSON values that `read` gives back as the same section. Secrets are masked."""
-    hints = field_types(type(section))
-    return {name: _dumped(hints[name], getattr(section, name)) for name in hints}
+    found = {}
+    for name, dumper in _dumpers(type(section)):
+        value = getattr(section, name)
+        found[name] = value if value is None or dumper is None else dumper(value)
+    return found
 
 
 _FIELD_TYPES: dict[type[Section], dict[str, Any]] = {}
@@ -234,21 +237,32 @@ _SCALARS: dict[Any, Callable[[object, str], object]] = {
 }
 
 
-def _dumped(kind: Any, value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
+_Dumper = Callable[[Any], Any]
+_DUMPERS: dict[type[Section], list[tuple[str, _Dumper | None]]] = {}
+
+
+def _dumpers(cls: type[Section]) -> list[tuple[str, _Dumper | None]]:
+    """How each field is dumped, found out once: every task that is created is dumped twice. None: as it is."""
+    if cls not in _DUMPERS:
+        _DUMPERS[cls] = [(name, _dumper(kind)) for name, kind in field_types(cls).items()]
+    return _DUMPERS[cls]
+
+
+def _dumper(kind: Any) -> _Dumper | None:
     inner = optional_inner(kind)
     if inner is not None:
-        return _dumped(inner, value)
-    if get_origin(kind) is Annotated:
+        return _dumper(inner)
+    origin = get_origin(kind)
+    if origin is Annotated:
         base, mark = get_args(kind)[:2]
-        return mark.dump(value) if isinstance(mark, Kind) else _dumped(base, value)
-    if isinstance(value, Section):
-        return dump(value)
-    if isinstance(value, list):
-        return list(value)
-    if isinstance(value, Mapping):
-        return {key: _dumped(get_args(kind)[1], item) for key, item in value.items()}
-    if isinstance(value, Secret):
-        return "********"
-    return str(value) if isinstance(value, Path) else value
+        return mark.dump if isinstance(mark, Kind) else _dumper(base)
+    if origin is list:
+        return list
+    if origin is dict:
+        item = _dumper(get_args(kind)[1])
+        return dict if item is None else lambda found: {key: item(value) for key, value in found.items()}
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return dump
+    if kind is Secret:
+        return lambda _: "********"
+    return str if kind is Path else None
