@@ -81,12 +81,13 @@ class Server:
         return application
 
     def start(self) -> None:
-        """Instances find the server from now on, and the loops run."""
+        """Instances find the server from now on, imports that were cut off are finished, and the loops run."""
         address = _address(self._settings.server)
         file = self._settings.data / RUNNER_URL_FILE
         new = file.with_suffix(".new")
         new.write_text(address + "\n")
         new.replace(file)
+        self.services.models.finish_creating()
         self._leases.start()
         for loop in self._loops.values():
             loop.start()
