@@ -333,6 +333,25 @@ def test_json_is_read_too(tmp_path: Path) -> None:
     assert (task.instances, task.format.header) == (4, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"model": "a",\n"model": "b"}', ["'model'", "twice"]),
+        ('{"model": "a",\n}', ["line 2"]),
+        ("[]", ["not a mapping"]),
+        ("null", ["empty"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        ('{"inptu": 1}', ["unknown key", "'input'", "task.json"]),
+    ],
+)
+def test_bad_json_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "task.json").write_text(text)
+    with pytest.raises(InvalidValue) as caught:
+        read_task(tmp_path / "task.json")
+    for word in words:
+        assert word in str(caught.value)
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     from tidemill.wire.taskyaml import parse_document

@@ -7,6 +7,7 @@ refused. Relative paths in a file start from the file's folder; those of flags s
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -94,17 +95,45 @@ def read_document(file: str | os.PathLike[str]) -> Document:
 
 
 def parse_document(text: str, label: str, base: Path) -> Document:
-    """The mapping that a YAML text holds; `label` names it in messages."""
+    """The mapping that a YAML text holds (JSON, where `label` ends in .json); `label` names it in messages."""
+    if len(text) > FILE_BYTES_MAX:
+        raise TooLarge(f"{label} is larger than {FILE_BYTES_MAX} bytes.", remedy="Is it a task file?")
+    data, lines = _from_json(text, label) if label.endswith(".json") else _from_yaml(text, label)
+    if data is None:
+        raise InvalidValue("is empty.", field=label, remedy="Start with `model:`, `input:` and `output:`.")
+    if not isinstance(data, dict):
+        raise InvalidValue("is not a mapping of keys to values.", field=label, remedy="Start with `model: ./model`.")
+    return Document({str(key): value for key, value in data.items()}, lines, base, label)
+
+
+def _from_json(text: str, label: str) -> tuple[object, dict[str, int]]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InvalidValue(f"key {key!r} is given twice.", field=label, remedy="Keep one of them.")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique), {}
+    except json.JSONDecodeError as error:
+        raise InvalidValue(f"{error.msg}.", field=f"{label}, line {error.lineno}", remedy="Write it as JSON.") from None
+    except RecursionError:
+        raise InvalidValue("is nested too deeply.", field=label) from None
+
+
+def _from_yaml(text: str, label: str) -> tuple[object, dict[str, int]]:
     import yaml  # takes as long as the rest of the start: only where there is a file
 
     from tidemill.wire.plainyaml import PlainLoader, line_numbers
 
-    if len(text) > FILE_BYTES_MAX:
-        raise TooLarge(f"{label} is larger than {FILE_BYTES_MAX} bytes.", remedy="Is it a task file?")
     try:
         loader = PlainLoader(text)
         node = loader.get_single_node()
-        data = None if node is None else loader.construct_document(node)
+        if node is None:
+            return None, {}
+        return loader.construct_document(node), line_numbers(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{label}, line {mark.line + 1}" if mark else label
@@ -113,12 +142,6 @@ def parse_document(text: str, label: str, base: Path) -> Document:
         raise InvalidValue(f"{str(error).splitlines()[0]}.", field=label, remedy="Write it as YAML.") from None
     except RecursionError:
         raise InvalidValue("is nested too deeply.", field=label) from None
-    if data is None:
-        raise InvalidValue("is empty.", field=label, remedy="Start with `model:`, `input:` and `output:`.")
-    if not isinstance(data, dict):
-        raise InvalidValue("is not a mapping of keys to values.", field=label, remedy="Start with `model: ./model`.")
-    assert node is not None
-    return Document({str(key): value for key, value in data.items()}, line_numbers(node), base, label)
 
 
 def default_name(data: Mapping[str, Any]) -> str:
