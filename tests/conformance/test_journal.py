@@ -1,12 +1,13 @@
 """What every journal has to do, run against each kind: a file (`tidemill run`) and the server's store.
 
-A kind is a factory: `factory(splits, run)` makes a journal over planned splits, and `factory.reopen(run)` closes it and opens
-it again, as after a restart.
+A kind is a factory: `factory(splits, run)` makes a journal over planned splits, and `factory.reopen(run)` closes it and
+opens it again, as after a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
 from tidemill.domain.splits import Cut, Layout, ListedObject, PlannedSplit, plan_splits
 from tidemill.local.journal import FileJournal
-from tidemill.ports.journal import Granted, Journal, PublishedUnit
+from tidemill.ports.journal import Exchanged, Granted, Journal, PublishedUnit
 from tidemill.store.base import Store
 from tidemill.store.journal import SqlJournal
 from tidemill.store.migrate import migrate
@@ -124,14 +125,14 @@ class StoreFactory:
 
 
 @pytest.fixture(params=["file", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Factory:
+def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Factory]:
     made: FileFactory | StoreFactory = FileFactory(tmp_path)
     if request.param == "sqlite":
         made = StoreFactory(f"sqlite:///{tmp_path}/store.db")
     elif request.param == "postgres":
         made = StoreFactory(request.getfixturevalue("postgres_url"))
-    request.addfinalizer(made.close)
-    return made
+    yield made
+    made.close()
 
 
 def splits_of(sizes: list[int], cut: Cut = Cut.RANGES) -> list[PlannedSplit]:
@@ -156,7 +157,10 @@ def report(
     )
 
 
-def commit(granted: Granted, *, to: int | None = None, counts: Counts = Counts(1, 1)) -> Commit:
+ONE = Counts(1, 1)
+
+
+def commit(granted: Granted, *, to: int | None = None, counts: Counts = ONE) -> Commit:
     """All that is left of the lease, or its part up to the offset `to`."""
     part = granted.state.part
     assert part is not None
@@ -325,6 +329,10 @@ def test_a_restart_keeps_commits_and_publications_and_raises_fences(factory: Fac
     assert [part.run[-2:] for part in journal.parts(0)] == ["r1", "r2"]
 
 
+def leases_of(answer: Exchanged) -> set[tuple[int, int, str | None]]:
+    return {(each.split.no, each.state.fence, each.state.part) for each in answer.granted}
+
+
 class Exchanges(RuleBasedStateMachine):
     """Three instances with lost answers, late commits, deaths, expiry and restarts, against any journal."""
 
@@ -335,7 +343,7 @@ class Exchanges(RuleBasedStateMachine):
         self.now = 0.0
         self.holds: dict[str, dict[int, Granted]] = {name: {} for name in ("a", "b", "c")}
         self.old: list[Granted] = []
-        self.last: dict[str, Report] = {}
+        self.unanswered: dict[str, Report] = {}
         self.runs = 1
 
     @initialize(sizes=st.lists(st.integers(0, 30_000), min_size=1, max_size=6))
@@ -343,11 +351,11 @@ class Exchanges(RuleBasedStateMachine):
         self.splits = splits_of(sizes)
         self.journal = self.factory(self.splits, "r1")
 
-    def apply(self, instance: str, sent: Report, *, lost: bool) -> None:
-        self.last[instance] = sent
-        answer = self.journal.exchange(sent, limit=sent.want, now=self.now, ttl_s=TTL_S)
-        if lost:
-            return
+    def send(self, sent: Report) -> Exchanged:
+        return self.journal.exchange(sent, limit=sent.want, now=self.now, ttl_s=TTL_S)
+
+    def apply(self, instance: str, sent: Report) -> None:
+        answer = self.send(sent)
         for each in [*answer.refused, *(Held(each.split, each.fence) for each in sent.commits)]:
             mine = self.holds[instance].get(each.split)
             if mine is not None and mine.state.fence == each.fence:
@@ -362,17 +370,32 @@ class Exchanges(RuleBasedStateMachine):
         want=st.integers(0, 3),
         finish=st.sets(st.integers(0, 10), max_size=3),
         step=st.none() | st.integers(1, 200),
-        lost=st.booleans(),
+        lost=st.sampled_from(["", "", "once", "for a while"]),
     )
-    def say(self, instance: str, want: int, finish: set[int], step: int | None, lost: bool) -> None:
-        """Commits some of what it holds (wholly, or `step` further), keeps the rest, wants more."""
+    def say(self, instance: str, want: int, finish: set[int], step: int | None, lost: str) -> None:
+        """Commits some of what it holds (wholly, or `step` further), keeps the rest, wants more.
+
+        When the answer is lost, it says the very same again, at once or after others have had their say.
+        """
+        if instance in self.unanswered:
+            self.apply(instance, self.unanswered.pop(instance))
+            return
         holds = list(self.holds[instance].values())
         ending = [granted for at, granted in enumerate(holds) if at in finish]
         kept = tuple(granted for granted in holds if granted not in ending)
         commits = tuple(commit(each, to=None if step is None else each.state.cursor.offset + step) for each in ending)
-        self.apply(instance, report(instance, commits=commits, held=kept, want=want), lost=lost)
-        if lost:  # it will say the same again until it is answered
-            self.apply(instance, self.last[instance], lost=False)
+        sent = report(instance, commits=commits, held=kept, want=want)
+        if lost == "for a while":
+            self.send(sent)
+            self.unanswered[instance] = sent
+        elif lost:
+            first = self.send(sent)
+            again = self.journal.exchange(sent, limit=0, now=self.now, ttl_s=TTL_S)
+            assert again.refused == first.refused
+            assert leases_of(again) == leases_of(first)
+            self.apply(instance, replace(sent, want=0))
+        else:
+            self.apply(instance, sent)
 
     @precondition(lambda self: self.old)
     @rule(instance=st.sampled_from("abc"), data=st.data())
@@ -385,13 +408,13 @@ class Exchanges(RuleBasedStateMachine):
         self.apply(
             instance,
             report(instance, commits=(commit(granted, to=granted.state.cursor.offset + 1),), held=held),
-            lost=False,
         )
 
     @rule(instance=st.sampled_from("abc"))
     def die(self, instance: str) -> None:
         self.journal.release_instance(instance)
         self.holds[instance] = {}
+        self.unanswered.pop(instance, None)
 
     @rule(seconds=st.sampled_from([1.0, TTL_S]))
     def wait(self, seconds: float) -> None:
@@ -434,7 +457,7 @@ class Exchanges(RuleBasedStateMachine):
             self.die(instance)
         for _ in range(2 * len(self.splits) + 2):
             held = tuple(self.holds["a"].values())
-            self.apply("a", report("a", commits=tuple(map(commit, held)), want=5), lost=False)
+            self.apply("a", report("a", commits=tuple(map(commit, held)), want=5))
         self.parts_are_contiguous_and_add_up()
         assert self.journal.totals().splits_done == len(self.splits)
         assert len(self.journal.units_ready(10_000)) == self.journal.totals().units

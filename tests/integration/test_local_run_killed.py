@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -158,27 +162,89 @@ def test_two_instances_and_one_is_killed_often(world: World, undisturbed: dict[s
         finished(world, running.result(), undisturbed)
 
 
-def test_killed_between_buckets(world: World, s3: S3Bucket, undisturbed: dict[str, bytes]) -> None:
+def lake(s3: S3Bucket, endpoint: str) -> dict[str, str]:
+    """Variables that declare the bucket `lake` of the region."""
     section = {
         "URL": f"s3://{s3.bucket}",
-        "ENDPOINT": s3.endpoint,
+        "ENDPOINT": endpoint,
         "ACCESS_KEY": s3.key,
         "SECRET_KEY": s3.secret,
         "REGION": s3.region,
     }
-    variables = {f"TIDEMILL_REGIONS__LOCAL__BUCKETS__LAKE__{key}": value for key, value in section.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        with world.process(**gated(world, output="s3://lake/out")) as running:
-            world.open_gate(200)
-            until(lambda: len(world.seen()) >= 150, "a hundred and fifty records")
-            running.signal(signal.SIGKILL)
-            until(lambda: not running.family(), "that its instances die with it")
-        world.open_gate(COUNT)
-        with world.process(resume=True, **gated(world, output="s3://lake/out")) as again:
-            assert again.result()["ok"] == COUNT
+    return {f"TIDEMILL_REGIONS__LOCAL__BUCKETS__LAKE__{key}": value for key, value in section.items()}
+
+
+def in_bucket(s3: S3Bucket, undisturbed: dict[str, bytes]) -> None:
+    """The results are in the bucket's folder `out`, and nothing of the run is left beside them."""
     names = [seen.object_name or "" for seen in s3.client.list_objects(s3.bucket, "out/", recursive=True)]
     found = {name.removeprefix("out/"): s3.client.get_object(s3.bucket, name).read() for name in names}
     assert {name: found[name] for name in undisturbed} == undisturbed
     assert not any("_tidemill" in name for name in names)
+
+
+def test_killed_between_buckets(world: World, s3: S3Bucket, undisturbed: dict[str, bytes]) -> None:
+    world.model(SLOW)
+    task = gated(world, output="s3://lake/out")
+    with world.process(variables=lake(s3, s3.endpoint), **task) as running:
+        until(lambda: len(world.seen()) >= 150, "a hundred and fifty records")
+        running.signal(signal.SIGKILL)
+        until(lambda: not running.family(), "that its instances die with it")
+    with world.process(variables=lake(s3, s3.endpoint), resume=True, **task) as again:
+        assert again.result()["ok"] == COUNT
+    in_bucket(s3, undisturbed)
+
+
+class Tap(BaseHTTPRequestHandler):
+    """Hands requests on to the store, or answers 503 while it is shut."""
+
+    protocol_version = "HTTP/1.1"
+    store = ""
+    shut = False
+    refused = 0
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, headers, text = 503, {}, b""
+        if type(self).shut:
+            type(self).refused += 1
+        else:
+            connection = HTTPConnection(self.store)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            status, headers, text = answer.status, dict(answer.getheaders()), answer.read()
+            connection.close()
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.send_header(
+            "Content-Length", headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(text))
+        )
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET  # noqa: N815 - http.server asks for these names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's
+        return
+
+
+def test_a_storage_that_is_away_for_a_while_costs_nothing(
+    world: World, s3: S3Bucket, undisturbed: dict[str, bytes]
+) -> None:
+    world.model(SLOW)
+    handler = type("Handler", (Tap,), {"store": urlsplit(s3.endpoint).netloc})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as tap:
+        tap.daemon_threads = True
+        tap.block_on_close = False
+        threading.Thread(target=tap.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{tap.server_port}"
+        with world.process(variables=lake(s3, endpoint), **gated(world, output="s3://lake/out")) as running:
+            until(lambda: len(world.seen()) >= 100, "a hundred records")
+            handler.shut = True
+            until(lambda: handler.refused >= 5, "five refused requests")
+            handler.shut = False
+            result = running.result()
+        assert (result["status"], result["ok"]) == ("SUCCEED", COUNT), result
+        tap.shutdown()
+    in_bucket(s3, undisturbed)
