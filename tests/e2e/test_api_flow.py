@@ -85,7 +85,7 @@ def test_errors_are_seen_while_it_runs_then_stop_and_resume(live: Live) -> None:
         early = list(client.tasks.errors(task.id))
         assert early
         assert {error.line for error in early} <= {14, None}
-        assert [error.object for error in early][0] == "0.jsonl"
+        assert early[0].object == "0.jsonl"
         assert client.tasks.error_groups(task.id)[0].message == "unlucky"
         stopped = client.tasks.stop(task.id)
         assert stopped.status in ("RUNNING", "STOPPING", "STOPPED")

@@ -11,7 +11,11 @@ from fastapi.openapi.utils import get_openapi
 
 from tidemill.api.examples import EXAMPLES, Example
 from tidemill.api.gate import PUBLIC
+from tidemill.wire.requests import BlobsRequest, ModelPatch, PackageRequest, ResumeRequest, VersionRequest
+from tidemill.wire.schema import json_schema
+from tidemill.wire.taskfile import TaskFile
 
+_SECTIONS = (TaskFile, ResumeRequest, PackageRequest, BlobsRequest, VersionRequest, ModelPatch)
 _DESCRIPTION = """
 Batch prediction: a folder in, predictions out, everything released.
 
@@ -43,9 +47,42 @@ def describe(app: FastAPI) -> dict[str, Any]:
             _complete(path, operation)
             if method == "head":
                 operation["responses"]["200"].pop("content", None)
+    schemas = document["components"]["schemas"]
+    named = {each.__name__: _bare(json_schema(each)) for each in _SECTIONS}
+    document["paths"] = _by_name(document["paths"], named)
+    for name, schema in schemas.items():
+        schemas[name] = {key: _by_name(value, named) for key, value in schema.items()}
+    schemas |= {section.__name__: json_schema(section) for section in _SECTIONS}
     for unused in ("HTTPValidationError", "ValidationError"):  # we answer with problems instead
         document["components"]["schemas"].pop(unused, None)
     return document
+
+
+def _by_name(found: Any, named: dict[str, Any]) -> Any:
+    """The same, with our sections by reference: the framework has written each out wherever it is used."""
+    if isinstance(found, list):
+        return [_by_name(each, named) for each in found]
+    if not isinstance(found, dict):
+        return found
+    bare = _bare(found) if found.get("type") == "object" else {}
+    for name, schema in named.items():
+        if bare and {**bare, "description": ""} == {**schema, "description": ""}:
+            own = {} if bare["description"] == schema["description"] else {"description": bare["description"]}
+            return {"$ref": f"#/components/schemas/{name}", **own}
+    return {key: _by_name(value, named) for key, value in found.items()}
+
+
+def _bare(found: Any) -> Any:
+    """Without what the framework adds (titles) and leaves out (nulls)."""
+    if isinstance(found, list):
+        return [_bare(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    return {
+        key: _bare(value)
+        for key, value in found.items()
+        if value is not None and (key != "title" or isinstance(value, dict))
+    }
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

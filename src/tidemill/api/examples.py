@@ -81,6 +81,27 @@ _TASK_VIEW = {
     "tuning": {"batch_size": 1024, "processes": 2, "threads": 1},
     "created_by": "root",
 }
+_NEW_RUN = {
+    "id": _RUN,
+    "number": 1,
+    "status": "INIT",
+    "instances": 2,
+    "created_at": _AT,
+}
+_NEW = {
+    **_TASK_VIEW,
+    "status": "INIT",
+    "reason": "",
+    "explanation": "",
+    "warning": None,
+    "counts": {"inputs": 0, "ok": 0, "failed": 0, "skipped": 0},
+    "updated_at": _AT,
+    "started_at": None,
+    "ended_at": None,
+    "run": _NEW_RUN,
+    "seconds": {"queue": 0.0, "start": 0.0, "load": 0.0, "predict": 0.0, "publish": 0.0, "total": 0.0},
+    "tuning": {},
+}
 _PROGRESS = {
     "task": _TASK,
     "run": _RUN,
@@ -179,7 +200,7 @@ _ONE_VERSION = {"name": "churn", "version": "2"}
 _EVENT_STREAM = "id: 118\nevent: progress\ndata: {…}\n\nid: 131\nevent: end\ndata: {…}\n\n"
 
 EXAMPLES: dict[str, Example] = {
-    "create_task": Example({"Idempotency-Key": "churn-2026-03"}, _SPEC, _TASK_VIEW),
+    "create_task": Example({"Idempotency-Key": "churn-2026-03"}, _SPEC, _NEW),
     "list_tasks": Example({"status": ["SUCCEED"], "tag": ["team:growth"], "limit": 20}, None, _page(_SUMMARY, total=1)),
     "get_task": Example(_ONE_TASK, None, _TASK_VIEW),
     "delete_task": Example(
@@ -191,8 +212,8 @@ EXAMPLES: dict[str, Example] = {
             "kept": ["the results in cos://data/scores/march/"],
         },
     ),
-    "stop_task": Example(_ONE_TASK, None, {**_TASK_VIEW, "status": "STOPPING", "reason": "stopped_by_user"}),
-    "resume_task": Example(_ONE_TASK, {"instances": 4, "tolerance": "5%"}, {**_TASK_VIEW, "status": "INIT", "runs": 2}),
+    "stop_task": Example(_ONE_TASK, None, {**_NEW, "status": "RUNNING", "started_at": _AT}),
+    "resume_task": Example(_ONE_TASK, {"instances": 4, "tolerance": "5%"}, {**_NEW, "runs": 2}),
     "get_progress": Example(_ONE_TASK, None, _PROGRESS),
     "watch_task": Example(_ONE_TASK, None, _EVENT_STREAM),
     "list_runs": Example(_ONE_TASK, None, _page(_RUN_VIEW, total=1)),
