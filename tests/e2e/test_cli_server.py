@@ -144,7 +144,7 @@ def test_create_and_wait_ends_with_the_object_that_run_ends_with(shell: Shell, f
 
 
 def test_failed_records_are_said_loudly_wherever_the_task_is_shown(shell: Shell, finished: dict[str, Any]) -> None:
-    assert "SUCCEED WITH 1 FAILED RECORD" in shell("task", "list").stdout
+    assert "SUCCEED, 1 FAILED" in shell("task", "list").stdout
     shown = shell("task", "show", "翻倍")
     assert "SUCCEED WITH 1 FAILED RECORD" in shown.stdout
     assert "errors.jsonl" in shown.stderr

@@ -9,7 +9,7 @@ import typer
 
 from tidemill.cli.commands import Call, command
 from tidemill.cli.times import ago
-from tidemill.domain.errors import InvalidValue
+from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.wire.quantities import format_bytes
 
 app = typer.Typer(no_args_is_help=True, help="The model repository: import, list, show, delete.")
@@ -24,8 +24,11 @@ def import_(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of the model; a new one, or one that gets a version.")
     ],
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Its package: batch/model_service.py and what it reads.")
+    package: Annotated[
+        str,
+        typer.Argument(
+            metavar="PACKAGE", help="Folder (or tar or zip archive) with batch/model_service.py and what it reads."
+        ),
     ],
     description: Annotated[
         str, typer.Option("--description", metavar="TEXT", help="What is new in this version.")
@@ -34,15 +37,15 @@ def import_(
         list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="For finding it again.")
     ] = None,
 ) -> int:
-    r"""Import a package folder as a new version. What the server has already is not sent again.
+    r"""Import a package as a new version. What the server has already is not sent again.
 
     \b
     tidemill model import churn ./model-dir
     """
-    if not Path(folder).is_dir():
-        raise InvalidValue(f"{folder!r} is no folder.", field="FOLDER", remedy="Give the folder of the package.")
+    if not Path(package).exists():
+        raise NotFound(f"there is nothing at {package!r}.", field="PACKAGE", remedy="Check the path.")
     labels = dict(_pair(text) for text in label or [])
-    version = call.client.models.import_(name, folder, description=description, labels=labels)
+    version = call.client.models.import_(name, package, description=description, labels=labels)
     call.out.document(version.model_dump(mode="json"))
     files = f"{version.files} file{'' if version.files == 1 else 's'}, {format_bytes(version.size_bytes)}"
     call.out.line(f"{version.reference}  {version.status}  {files}")
@@ -68,7 +71,7 @@ def list_(call: Call) -> None:
     call.out.table(
         ["MODEL", "VERSIONS", "LATEST", "CHANGED"],
         rows,
-        empty="No models yet. Import one: tidemill model import NAME FOLDER",
+        empty="No models yet. Import one: tidemill model import NAME PACKAGE",
     )
 
 

@@ -32,15 +32,27 @@ def logs(
     for piece in call.client.tasks.logs(task_id(call, task), instance=instance, follow=follow):
         pieces.append(piece)
         call.out.text(piece.text)
+    if not pieces:
+        call.out.note("Its instances have printed nothing.")
     call.out.document({"instance": pieces[0].instance if pieces else None, "text": "".join(p.text for p in pieces)})
 
 
 @command(app, "events")
 def events(call: Call, task: Task) -> None:
     """What happened to a task, oldest first."""
-    found = list(call.client.tasks.events(task_id(call, task)))
+    found_id = task_id(call, task)
+    found = list(call.client.tasks.events(found_id))
     call.out.document([event.model_dump(mode="json") for event in found])
-    rows = [(local(e.at), e.type, e.subject, e.status or e.name, printable(e.message)) for e in found]
+    rows = [
+        (
+            local(e.at),
+            e.type,
+            e.subject.removeprefix(f"{found_id}-").replace(found_id, "task"),
+            e.status or e.name,
+            printable(e.message),
+        )
+        for e in found
+    ]
     call.out.table(["AT", "TYPE", "OF", "EVENT", "MESSAGE"], rows, empty="Nothing has happened yet.")
 
 

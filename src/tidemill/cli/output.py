@@ -11,10 +11,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from tidemill.domain.errors import TidemillError
 
+WHOLE_COLUMNS = ("ID", "STATUS", "RECORDS", "SIZE", "VERSION", "CREATED", "STARTED", "ENDED", "CHANGED")
+"""Columns that are not broken into lines, however narrow the terminal."""
 EXIT_OK, EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 130
 """0 succeeded, 1 the task failed or was stopped (or something broke), 2 the request was refused, 130 Ctrl-C."""
 
@@ -58,16 +60,19 @@ class Output:
         if not listed:
             self.note(empty)
             return
-        from rich.box import SIMPLE_HEAD
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         terminal = sys.stdout.isatty()
-        table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
-        numeric = [all(_is_number(row[index]) for row in listed) for index in range(len(columns))]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for index, name in enumerate(columns):
-            table.add_column(name, justify="right" if numeric[index] else "left", overflow="fold")
+            cells = [row[index] for row in listed]
+            whole = name in WHOLE_COLUMNS
+            width = max(cell_len(text) for text in [name, *cells]) if whole else len(name)
+            justify: Literal["left", "right"] = "right" if all(map(_is_number, cells)) else "left"
+            table.add_column(name, justify=justify, overflow="fold", no_wrap=whole, min_width=width)
         for row in listed:
             table.add_row(*(Text(value, style=_style(value)) for value in row))
         Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False, markup=False).print(table)
@@ -109,7 +114,7 @@ _STYLES = {
 
 
 def _style(value: str) -> str:
-    return "bold yellow" if value.startswith("SUCCEED WITH") else _STYLES.get(value, "")
+    return "bold yellow" if value.startswith("SUCCEED,") else _STYLES.get(value, "")
 
 
 def _cell(value: object) -> str:

@@ -89,7 +89,7 @@ def list_(
             break
     call.out.document([task.model_dump(mode="json") for task in found])
     rows = [
-        (task.id, task.name, _status(task), task.counts.inputs, task.counts.failed, ago(task.created_at))
+        (task.id, task.name, _status(task, short=True), task.counts.inputs, task.counts.failed, ago(task.created_at))
         for task in found
     ]
     empty = (
@@ -151,8 +151,9 @@ def stop(call: Call, task: Task, wait: Wait = False) -> int:
         _follow(call, view.id)
         return EXIT_OK
     call.out.document(view.model_dump(mode="json"))
-    call.out.line(f"{view.id}  {view.status}")
-    call.out.note(f"To go on with it: tidemill task resume {view.id}")
+    call.out.line(view.id)
+    stopping = "is stopped" if view.status == "STOPPED" else "is stopping"
+    call.out.note(f"{view.name} {stopping}. To go on with it: tidemill task resume {view.id}")
     return EXIT_OK
 
 
@@ -171,7 +172,8 @@ def resume(call: Call, task: Task, wait: Wait = False, **given: Any) -> int:
     if wait:
         return _follow(call, view.id)
     call.out.document(view.model_dump(mode="json"))
-    call.out.line(f"{view.id}  {view.status}")
+    call.out.line(view.id)
+    call.out.note(f"{view.name} is {view.status}. Watch it: tidemill task watch {view.id}")
     return EXIT_OK
 
 
@@ -197,6 +199,8 @@ def _follow(call: Call, task: str) -> int:
     ended = call.client.tasks.get(task)
     failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task))
     status = tell(call.out, ending_of(ended), failures)
+    if ended.counts.failed:
+        call.out.note(f"Which records failed, and why: tidemill task errors {task}")
     if ended.status in ("STOPPED", "FAILED"):
         call.out.note(f"What was committed is kept. To go on: tidemill task resume {task}")
     return status
@@ -219,9 +223,11 @@ def ending_of(view: TaskView) -> Ending:
     )
 
 
-def _status(task: TaskSummary) -> str:
+def _status(task: TaskSummary, *, short: bool = False) -> str:
     """The status, and loudly that records failed although it is good."""
     if task.status == "SUCCEED" and task.counts.failed:
+        if short:
+            return f"SUCCEED, {task.counts.failed:,} FAILED"
         return f"SUCCEED WITH {failed_records(task.counts.failed).upper()}"
     return str(task.status)
 
