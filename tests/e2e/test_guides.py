@@ -121,3 +121,19 @@ def test_the_task_of_the_readme_goes_as_it_is_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("11\n4\n")
     assert len(text.strip().splitlines()) == 5
+
+
+def test_the_model_of_the_guide_predicts(tmp_path: Path) -> None:
+    service = next(text for text in blocks(ROOT / "docs/guides/models.md", "python") if "class Model" in text)
+    for name, text in {
+        "model/batch/model_service.py": service,
+        "model/model/weights.json": '{"bias": 1, "x": 2}',
+        "in/a.jsonl": '{"x": 1}\n{"x": 2.5}\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    env = {"HOME": str(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
+    run = ["tidemill", "run", "--model", "model", "--input", "in/", "--output", "out/", "--quiet"]
+    done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/a.jsonl.out.jsonl").read_text() == "3\n6.0\n"
