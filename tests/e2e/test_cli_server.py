@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,6 +238,23 @@ def test_a_failed_task_is_exit_status_1(shell: Shell) -> None:
     done = shell("task", "create", *flags, "--wait", status=1)
     assert "FAILED" in done.stdout and "KeyError: 'n'" in done.stdout
     assert "task resume" in done.stderr
+
+
+def test_a_model_comes_also_as_an_archive(shell: Shell) -> None:
+    with zipfile.ZipFile(shell.folder / "model.zip", "w") as archive:
+        archive.write(shell.folder / "model/batch/model_service.py", "batch/model_service.py")
+    assert shell.json("model", "import", "packed", "model.zip")["status"] == "READY"
+    with zipfile.ZipFile(shell.folder / "evil.zip", "w") as archive:
+        archive.writestr("../../evil.py", MODEL)
+    refused = shell("model", "import", "packed", "evil.zip", status=2)
+    assert "'../../evil.py'" in refused.stderr
+    assert shell.json("model", "show", "packed")["versions"] == 1
+
+
+def test_a_folder_that_is_written_like_a_name_is_pointed_out(shell: Shell) -> None:
+    refused = shell("task", "create", "--model", "model", "--input", "in/", "--output", "out-name/", status=2)
+    assert "no model 'model'" in refused.stderr
+    assert "write ./model" in refused.stderr
 
 
 def test_a_model_that_is_none_is_told_at_once(shell: Shell) -> None:

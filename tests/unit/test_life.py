@@ -68,4 +68,7 @@ def test_the_detail_stands_between_what_happened_and_what_to_do() -> None:
     assert explain(Reason.DISK_FULL, "0 bytes on /data.") == (
         "No space is left. 0 bytes on /data. Make room, then resume it."
     )
+    assert explain(Reason.MODEL_ALWAYS_FAILS, "The first: KeyError: 'text'") == (
+        "The model failed on each of its first records. The first: KeyError: 'text'. Fix the model."
+    )
     assert explain(Reason.NONE) == ""

@@ -16,6 +16,7 @@ from tidemill.client.downloads import download
 from tidemill.client.packages import OnUpload, PackagesClient
 from tidemill.client.paging import every
 from tidemill.client.watching import watch
+from tidemill.domain.errors import NotFound
 from tidemill.domain.life import TaskStatus
 from tidemill.domain.references import PACKAGE_PREFIX, is_folder
 from tidemill.wire.taskfile import TaskFile, dump_task
@@ -65,9 +66,17 @@ class TasksClient:
             if named is not None and is_folder(named):
                 folder = Path(named).expanduser()
                 body[key] = PACKAGE_PREFIX + self._packages.upload_folder(folder, progress=progress, field=key).digest
-        return self._connection.post(
-            "/api/v1/tasks", TaskView, body, idempotency_key=idempotency_key or secrets.token_hex(16)
-        )
+        key = idempotency_key or secrets.token_hex(16)
+        try:
+            return self._connection.post("/api/v1/tasks", TaskView, body, idempotency_key=key)
+        except NotFound as error:
+            # A bare name is one of the repository here, but a folder for `tidemill run`.
+            named = body.get("model")
+            if error.field != "model" or named is None or not Path(named).is_dir():
+                raise
+            raise NotFound(
+                error.message, field="model", remedy=f"For the folder of that name, write ./{named}."
+            ) from error
 
     def list(
         self,
@@ -126,9 +135,13 @@ class TasksClient:
         """Where the task is now."""
         return self._connection.get(_path(task, "progress"), ProgressView)
 
-    def watch(self, task: str) -> Iterator[ProgressView]:
-        """Its progress, whenever it changes, until the task has ended; goes on through restarts of the server."""
-        return watch(self._connection, _path(task, "watch"))
+    def watch(self, task: str, *, timeout_s: float | None = None) -> Iterator[ProgressView]:
+        """Its progress, whenever it changes, until the task has ended; goes on through restarts of the server.
+
+        timeout_s: stops telling after so long, without an error.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        return watch(self._connection, _path(task, "watch"), until=until)
 
     def runs(self, task: str) -> Iterator[RunView]:
         """Newest first."""

@@ -123,7 +123,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     _R.PAUSED_DISK_FULL: Explanation("No space is left.", "Make room; it goes on by itself.", retry=True),
     _R.FINISHED: Explanation("All records were predicted."),
     _R.FINISHED_WITH_FAILED_RECORDS: Explanation(
-        "Finished, but some records failed.", "See errors.jsonl in the output folder, or `tidemill task errors`."
+        "Finished, but some records failed.", "errors.jsonl in the output folder says which and why."
     ),
     _R.STOPPED_BY_USER: Explanation("Stopped on request.", "Resume it to compute what is missing."),
     _R.DEADLINE: Explanation("The deadline passed.", "Resume it with a later deadline or more instances."),
@@ -141,19 +141,19 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     _R.MISSING_MODULE: Explanation(
         "A module that the model imports is not installed.", "Add it to requirements.txt or to the image."
     ),
-    _R.MODEL_ALWAYS_FAILS: Explanation(
-        "The model failed on each of its first records.", "Fix the model; `tidemill task errors` shows why."
-    ),
+    _R.MODEL_ALWAYS_FAILS: Explanation("The model failed on each of its first records.", "Fix the model."),
     _R.TOO_MANY_FAILED_RECORDS: Explanation(
         "More records failed than the task tolerates.",
-        "Look at `tidemill task errors`; fix the model or the data, or set a higher tolerance, and resume.",
+        "Fix the model or the data and start anew, or resume with a higher tolerance.",
     ),
     _R.FORMAT_MISMATCH: Explanation("The input is not in the format it was read as.", "Set `format` in the task."),
     _R.OUT_OF_MEMORY: Explanation(
         "Out of memory, even with a mini-batch of one record.", "Give the task more memory.", retry=False
     ),
     _R.CRASHED: Explanation("Instances died more often than `retries` allows.", "See the log.", retry=True),
-    _R.STORAGE_FAILED: Explanation("Object storage refuses.", "Check the region's credentials and the paths.", retry=True),
+    _R.STORAGE_FAILED: Explanation(
+        "Object storage refuses.", "Check the region's credentials and the paths.", retry=True
+    ),
     _R.RESULT_DAMAGED: Explanation("A committed part is missing or damaged.", "Start the task anew."),
     _R.INTERNAL: Explanation("An error inside Tidemill.", "See the server's log.", retry=True),
 }
@@ -162,4 +162,5 @@ EXPLANATIONS: dict[Reason, Explanation] = {
 def explain(reason: Reason, detail: str = "") -> str:
     """The reason in words, with the detail (evidence) and what to do."""
     told = EXPLANATIONS[reason]
-    return " ".join(part for part in (told.sentence, detail, told.remedy) if part)
+    ended = f"{detail}." if detail and detail[-1] not in ".!?…" else detail
+    return " ".join(part for part in (told.sentence, ended, told.remedy) if part)

@@ -137,7 +137,8 @@ def _from_yaml(text: str, label: str) -> tuple[object, dict[str, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{label}, line {mark.line + 1}" if mark else label
-        raise InvalidValue(f"{error.problem or error.context}.", field=line, remedy="Write it as YAML.") from None
+        remedy = "Keep one of them." if "already" in str(error.problem) else "Write it as YAML."
+        raise InvalidValue(f"{error.problem or error.context}.", field=line, remedy=remedy) from None
     except yaml.YAMLError as error:
         raise InvalidValue(f"{str(error).splitlines()[0]}.", field=label, remedy="Write it as YAML.") from None
     except RecursionError:
