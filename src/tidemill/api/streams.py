@@ -23,7 +23,7 @@ from tidemill.services.objects import Opened
 
 WATCH_EVERY_S = 0.5
 """How often a watched task is looked at: as fresh as instances report."""
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 5.0
 """Proxies close what is silent for long."""
 EVENTS_AT_ONCE = 500
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -73,11 +72,11 @@ class Client:
         """
         name = task if isinstance(task, str) else task.id
         show = progress if callable(progress) else _line if progress else _quiet
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        for view in self.tasks.watch(name):
-            show(view)
-            if until is not None and time.monotonic() > until and not view.final:
-                raise TimeoutError(f"{name} is {view.status} after {timeout_s:g} s")
+        last: ProgressView | None = None
+        for last in self.tasks.watch(name, timeout_s=timeout_s):
+            show(last)
+        if last is None or not last.final:
+            raise TimeoutError(f"{name} has not ended within {timeout_s:g} s.")
         return self.tasks.get(name)
 
     def close(self) -> None:

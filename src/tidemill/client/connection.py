@@ -37,6 +37,7 @@ Params = Mapping[str, str | int | float | bool | list[str] | None]
 
 ATTEMPTS = 6
 """Of a call that may be repeated: about ten seconds, enough for a server that is being restarted."""
+PAUSE_S = 0.2
 TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=60.0)
 AGAIN_STATUS = frozenset({429, 502, 503, 504})
 
@@ -221,7 +222,7 @@ def patient(attempts: int = ATTEMPTS) -> Retrying:
     """Tries again what may go away by itself, with growing pauses."""
     return Retrying(
         stop=stop_after_attempt(attempts),
-        wait=wait_exponential(multiplier=0.2, max=4.0) + wait_random(0, 0.2),
+        wait=wait_exponential(multiplier=PAUSE_S, max=4.0) + wait_random(0, PAUSE_S),
         retry=retry_if_exception_type((Temporary, LimitExceeded)),
         reraise=True,
     )

@@ -10,10 +10,12 @@ from tidemill.client.connection import ATTEMPTS, Connection
 from tidemill.domain.errors import Temporary
 from tidemill.wire.views import ProgressView
 
-SILENCE_S = 45.0
-"""The server says something every 15 seconds; a connection that is silent for longer is dead."""
+SILENCE_S = 20.0
+"""The server says something every 5 seconds; a connection that is silent for longer is dead."""
 
 AGAIN_S = 0.2
+COMMENT = "comment"
+"""Name of what is no event: the server says it only to be heard."""
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,29 @@ class ServerEvent:
     data: str
 
 
-def watch(connection: Connection, path: str) -> Iterator[ProgressView]:
-    """Every progress until the end, the last one final. Raises the server's error, or ServerUnreachable after ten
-    seconds without it.
+def watch(connection: Connection, path: str, *, until: float | None = None) -> Iterator[ProgressView]:
+    """Every progress until the end, the last one final; or until that moment (of the monotonic clock).
+
+    Raises the server's error, or ServerUnreachable after ten seconds without it.
     """
     last_id = told = ""
     failures = 0
-    while True:
+    while until is None or time.monotonic() < until:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})}
+        silence_s = SILENCE_S if until is None else min(SILENCE_S, max(0.01, until - time.monotonic()))
         try:
-            with connection.stream(path, headers=headers, silence_s=SILENCE_S) as response:
+            with connection.stream(path, headers=headers, silence_s=silence_s) as response:
                 for event in read_events(response.iter_lines()):
                     failures = 0
                     last_id = event.id or last_id
                     if event.name in ("progress", "end") and event.data != told:
                         told = event.data
                         yield ProgressView.model_validate_json(event.data)
-                    if event.name == "end":
+                    if event.name == "end" or (until is not None and time.monotonic() >= until):
                         return
         except Temporary:
             failures += 1
-            if failures >= ATTEMPTS:
+            if failures >= ATTEMPTS and (until is None or time.monotonic() < until):
                 raise
         time.sleep(min(4.0, AGAIN_S * 2**failures))  # also when the stream just stopped: the server is being restarted
 
@@ -57,6 +61,9 @@ def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
             if data:
                 yield ServerEvent(number, name, "\n".join(data))
             name, data = "message", []
+            continue
+        if line.startswith(":"):
+            yield ServerEvent(number, COMMENT, line[1:].strip())
             continue
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
