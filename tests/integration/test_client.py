@@ -180,8 +180,8 @@ def test_events_are_read_as_the_standard_says() -> None:
 def flaky(answers: list[str], world: World | None = None) -> Iterator[tuple[tidemill.Client, list[str]]]:
     """A server in front of the world's that gives these answers in turn, the last of them for ever.
 
-    drop: hangs up. lose: hands on, and hangs up. cut: hands on, and hangs up in the middle. pass: hands on. 503, html: as
-    they say. Anything else is the text of an event stream. Yields a client of it, and what it was asked.
+    drop: hangs up. lose: hands on, and hangs up. cut: hands on, and hangs up in the middle. pass: hands on. 503, html:
+    as they say. Anything else is the text of an event stream. Yields a client of it, and what it was asked.
     """
     left = list(answers)
     seen: list[str] = []

@@ -6,9 +6,10 @@ status writes the event in the same transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tidemill.domain.errors import IllegalTransition
 
@@ -63,11 +64,15 @@ RESUMABLE = frozenset({_T.STOPPED, _T.FAILED})
 
 
 S = TypeVar("S", TaskStatus, InstanceStatus)
+_TABLES: dict[type, Mapping[Any, frozenset[Any]]] = {
+    TaskStatus: TASK_TRANSITIONS,
+    InstanceStatus: INSTANCE_TRANSITIONS,
+}
 
 
 def change(old: S, new: S) -> S:
     """`new`, if it may follow `old`. Raises IllegalTransition otherwise (also where nothing changes)."""
-    table: dict[S, frozenset[S]] = TASK_TRANSITIONS if isinstance(old, TaskStatus) else INSTANCE_TRANSITIONS  # type: ignore[assignment]
+    table = _TABLES[type(old)]
     if new not in table[old]:
         raise IllegalTransition(f"{type(old).__name__} cannot change from {old} to {new}.")
     return new
