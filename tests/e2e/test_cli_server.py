@@ -24,6 +24,7 @@ from tidemill.cli import main
 
 TIDEMILL = Path(sys.executable).parent / "tidemill"
 MODEL = """\
+import os
 import time
 
 class Model:
@@ -31,7 +32,9 @@ class Model:
         print("the model says hello")
 
     def predict(self, batch):
-        time.sleep(sum(record.get("s", 0) for record in batch))
+        for record in batch:
+            if "slow_while" in record and os.path.exists(record["slow_while"]):
+                time.sleep(0.02)
         return [record["n"] * 2 for record in batch]
 """
 
@@ -204,8 +207,11 @@ def test_fetching_results(shell: Shell, finished: dict[str, Any]) -> None:
 
 
 def test_stop_resume_and_delete(shell: Shell) -> None:
-    (shell.folder / "slow").mkdir(exist_ok=True)
-    (shell.folder / "slow/a.jsonl").write_text("".join(f'{{"n": {n}, "s": 0.02}}\n' for n in range(400)))
+    flag = shell.folder / "flag"
+    flag.touch()
+    (shell.folder / "slow").mkdir()
+    lines = [json.dumps({"n": n, "slow_while": str(flag)}) for n in range(4000)]
+    (shell.folder / "slow/a.jsonl").write_text("\n".join(lines) + "\n")
     flags = ["--model", "double", "--input", "slow/", "--output", "slow-out", "--name", "slow", "--batch-size", "5"]
     task = shell("task", "create", *flags).stdout.strip()
     watched = subprocess.Popen(
@@ -223,8 +229,9 @@ def test_stop_resume_and_delete(shell: Shell) -> None:
 
     assert "resume" in shell("task", "stop", task, "--wait").stderr
     assert shell.json("task", "show", task)["status"] == "STOPPED"
+    flag.unlink()
     end = shell.json("task", "resume", "slow", "--instances", "2", "--wait")
-    assert (end["status"], end["inputs"]) == ("SUCCEED", 400)
+    assert (end["status"], end["inputs"]) == ("SUCCEED", 4000)
     assert shell.json("task", "show", task)["runs"] == 2
 
     assert "--yes" in shell("task", "delete", task, status=2).stderr
