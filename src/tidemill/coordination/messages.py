@@ -28,6 +28,7 @@ from tidemill_runtime.contract import (
 _STATES = ("starting", "loading", "running", "stopping")
 _LIST_MAX = 100_000
 _TEXT_MAX = 64 * 1024
+_NUMBER_MAX = 2**53
 
 
 def read_report(text: bytes) -> Report:
@@ -56,6 +57,35 @@ def read_report(text: bytes) -> Report:
         tuning=tuning if isinstance(tuning, dict) else {},
         fault=None if fault is None else _fault(fault),
     )
+
+
+def check_report(report: Report) -> None:
+    """Raises InvalidValue for a report of the right types whose values no instance says: accounts that do not add up,
+    numbers and texts that no journal takes.
+    """
+    if len(report.commits) > _LIST_MAX or len(report.held) > _LIST_MAX:
+        raise InvalidValue(f"more than {_LIST_MAX} commits or leases at once.", field="report")
+    _bounded("want", report.want, report.memory_bytes, *(n for held in report.held for n in (held.split, held.fence)))
+    _adds_up("pending", report.pending)
+    for commit in report.commits:
+        cursors = (commit.begin.object, commit.begin.offset, commit.end.object, commit.end.offset)
+        sizes = (commit.data_bytes, commit.errors_bytes, commit.index_bytes)
+        _bounded("commits", commit.split, commit.fence, *cursors, *sizes)
+        _adds_up("commits.counts", commit.counts)
+        if not (commit.part.isprintable() and commit.sha256.isprintable()):
+            raise InvalidValue("it is no name.", field="commits.part")
+
+
+def _adds_up(field: str, counts: Counts) -> None:
+    _bounded(field, counts.inputs, counts.ok, counts.failed, counts.skipped)
+    if counts.inputs != counts.ok + counts.failed + counts.skipped:
+        raise InvalidValue(f"{counts} does not add up.", field=field)
+
+
+def _bounded(field: str, *values: int) -> None:
+    for value in values:
+        if not 0 <= value <= _NUMBER_MAX:
+            raise InvalidValue(f"{value} is not a whole number from 0 to {_NUMBER_MAX}.", field=field)
 
 
 def write_orders(orders: Orders) -> bytes:

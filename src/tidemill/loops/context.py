@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,10 @@ class Context:
     started: float
     closing: threading.Event = field(default_factory=threading.Event)
     pauses: Pauses = field(default_factory=Pauses)
+
+    def known(self, rows: Sequence[RunRow]) -> list[RunRow]:
+        """Those of regions that are declared: the others wait until theirs is again, and hold up nobody."""
+        return [row for row in rows if row.region in self.regions]
 
     def pause(self, run: RunId, loop: str, error: Exception | None) -> None:
         """Shows that a loop cannot get on with a run because of what may go away by itself; None: it gets on again."""

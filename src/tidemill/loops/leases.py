@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -38,6 +38,12 @@ class WorkLease:
         mine = (work.c.subject == self.subject, work.c.loop == self.loop, work.c.token == self.token)
         if tx.execute(sa.select(work.c.token).where(*mine).with_for_update()).first() is None:
             raise LeaseLost(f"{self.loop} of {self.subject} was taken over.")
+
+
+def is_held(tx: Tx, subject: str, loops: Sequence[str], now: float) -> bool:
+    """Whether any of these loops works on the subject, as far as is known."""
+    held = (work.c.subject == subject, work.c.loop.in_(loops), work.c.until > now)
+    return tx.execute(sa.select(work.c.token).where(*held).limit(1)).first() is not None
 
 
 class WorkLeases:

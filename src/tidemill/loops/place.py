@@ -14,18 +14,26 @@ from pathlib import Path
 from tidemill.crashpoints import reach
 from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
-from tidemill.domain.life import InstanceStatus, Reason, TaskStatus
+from tidemill.domain.life import INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus
 from tidemill.loops.context import Context, Job
 from tidemill.loops.leases import WorkLease
 from tidemill.loops.loop import Due
 from tidemill.loops.seats import Seat, seats
 from tidemill.ports.engine import Engine, Launch, Resources
 from tidemill.services.life import change_status, explain_run
-from tidemill.services.runs import PLACE, PLAN, end_instance, locked_instance, locked_run, new_instance
+from tidemill.services.runs import PLACE, PLAN, RELEASE, end_instance, locked_instance, locked_run, new_instance
 from tidemill.store.base import Tx
 from tidemill.store.journal import SqlJournal
 from tidemill.store.records import InstanceRow, RunRow
-from tidemill.store.runs import get_instance, insert_instances, instances_of, runs_to_place, set_run, taken_resources
+from tidemill.store.runs import (
+    get_instance,
+    insert_instances,
+    instances_of,
+    runs_to_place,
+    set_instance,
+    set_run,
+    taken_resources,
+)
 from tidemill.wire.quantities import format_bytes
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Fault, Manifest, Pins
 
@@ -96,7 +104,7 @@ class PlaceLoop:
     def _queue(self) -> list[_Queued]:
         now = self._context.clock.now()
         with self._context.store.read() as tx:
-            runs = runs_to_place(tx)
+            runs = self._context.known(runs_to_place(tx))
             rows = instances_of(tx, [run.id for run in runs])
             return [self._queued(tx, run, rows[run.id], now) for run in runs]
 
@@ -205,6 +213,9 @@ class PlaceLoop:
             row = locked_instance(tx, instance)
             if row.status is InstanceStatus.PENDING:
                 change_status(tx, row, InstanceStatus.STARTING, now=self._context.clock.now())
+            elif row.status in INSTANCE_FINAL:  # it was ended, and perhaps forgotten, before its process was there
+                set_instance(tx, instance, {"forgotten": None})
+                tx.wake(RELEASE)
 
     def _not_launched(self, lease: WorkLease, instance: InstanceId, error: EngineFailed) -> None:
         fault = Fault("staging_failed" if "No space left" in str(error) else "internal", str(error))

@@ -6,6 +6,7 @@ A resumed run has a plan already; it claims the folder anew and goes on.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from tidemill.crashpoints import reach
 from tidemill.domain.errors import OutputTaken, Refused, StorageDenied, TidemillError
@@ -85,7 +86,8 @@ class PlanLoop:
         job = Job.load(self._context, run)
         if job is None:
             return
-        release_claim(job.objects, job.output, job.run.task)
+        with suppress(TidemillError):  # the storage may be what refuses; the release loop tries again
+            release_claim(job.objects, job.output, job.run.task)
         first = job.run.number == 1
         now = self._context.clock.now()
         with self._context.store.write() as tx:

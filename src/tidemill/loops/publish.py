@@ -42,7 +42,7 @@ class PublishLoop:
 
     def due(self) -> Due:
         with self._context.store.read() as tx:
-            runs = runs_to_publish(tx)
+            runs = self._context.known(runs_to_publish(tx))
         now = self._context.clock.monotonic()
         self._last = {run.id: self._last.get(run.id, -_PAUSE_S) for run in runs}
         found, again_s = [], _LOOK_S

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidemill.crashpoints import reach
 from tidemill.domain import layout
@@ -17,7 +17,7 @@ from tidemill.domain.errors import TidemillError
 from tidemill.domain.ids import InstanceId, RunId
 from tidemill.domain.life import FINAL, INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus
 from tidemill.loops.context import Context, Job
-from tidemill.loops.leases import WorkLease
+from tidemill.loops.leases import WorkLease, is_held
 from tidemill.loops.loop import Due
 from tidemill.loops.standing import Decision, Ending, Terms, decide
 from tidemill.ports.engine import Engine, Observation
@@ -26,6 +26,7 @@ from tidemill.publishing.claims import release_claim
 from tidemill.services.life import change_status
 from tidemill.services.regions import find_region
 from tidemill.services.runs import (
+    PLAN,
     PUBLISH,
     RECONCILE,
     RELEASE,
@@ -47,6 +48,8 @@ _ALIVE_S = 0.25
 _LOOK_S = 1.0
 _SILENT_TTLS = 3.0
 """After so many times the life of a lease an instance that says nothing is taken for lost, though its process lives."""
+_GAP_S = 10.0
+"""Looks are a second apart at most; a longer time between two says that something stood still."""
 _MESSAGE_MAX = 500
 _EXPLAINED_BY_RECORD = frozenset({Reason.MODEL_ALWAYS_FAILS, Reason.TOO_MANY_FAILED_RECORDS})
 
@@ -74,12 +77,14 @@ class ReconcileLoop:
         self._terms: dict[RunId, Terms] = {}
         self._journals: dict[RunId, SqlJournal] = {}
         self._asked: set[InstanceId] = set()
+        self._looked = self._since = context.started
         self._paused: dict[RunId, tuple[Reason, str] | None] = {}
 
     def due(self) -> Due:
         now = self._context.clock.now()
+        self._notice(now)
         with self._context.store.read() as tx:
-            runs = runs_to_reconcile(tx, now)
+            runs = self._context.known(runs_to_reconcile(tx, now))
             rows = instances_of(tx, [run.id for run in runs])
         self._forget_others({run.id for run in runs})
         looks = [self._look(run, rows[run.id]) for run in runs]
@@ -98,6 +103,10 @@ class ReconcileLoop:
         if look is None or look.run.status in FINAL:
             return
         decision = self._decide(look)
+        if decision.final is not None and self._is_worked_on(look.run.id):
+            decision = replace(decision, final=None)
+            if decision == Decision(pause=decision.pause):
+                return  # the next look tries again
         if decision.ended:
             reach("reconcile.observed")
         job = Job.load(self._context, look.run.id) if decision.final or decision.stop else None
@@ -136,15 +145,29 @@ class ReconcileLoop:
     def _decide(self, look: _Look) -> Decision:
         return decide(look.run, look.rows, look.seen, look.totals, self._terms_of(look.run), self._context.clock.now())
 
+    def _notice(self, now: float) -> None:
+        """After a jump of the clock, or a time in which this process stood still, nobody could have been heard."""
+        if not 0 <= now - self._looked < _GAP_S:
+            self._since = now
+        self._looked = now
+
+    def _is_worked_on(self, run: RunId) -> bool:
+        """Whether a loop still lists its input or writes its results; both leave it soon, as it is being stopped.
+
+        Were it over before, another task might have its output folder by the time that they write.
+        """
+        with self._context.store.read() as tx:
+            return is_held(tx, run, (PLAN, PUBLISH), self._context.clock.now())
+
     def _terms_of(self, run: RunRow) -> Terms:
         known = self._terms.get(run.id)
         if known is None:
             job = Job.load(self._context, run.id)
             assert job is not None, "its row was just read"
             silent_s = _SILENT_TTLS * self._context.limits.lease_ttl_s
-            known = Terms(job.spec.tolerance, job.spec.retries, silent_s, self._context.started)
+            known = Terms(job.spec.tolerance, job.spec.retries, silent_s, self._since)
             self._terms[run.id] = known
-        return known
+        return replace(known, since=self._since)
 
     def _journal(self, run: RunRow) -> SqlJournal:
         return self._journals.setdefault(run.id, SqlJournal(self._context.store, run.id))
@@ -190,7 +213,9 @@ class ReconcileLoop:
         if decision.final is not None and run.status is TaskStatus.STOPPING:
             status, reason, told = decision.final
             sweep_at = now + self._context.limits.scratch_ttl_s
-            finish(tx, run, status, reason, told, now, totals=look.totals, sweep_at=sweep_at)
+            # Read anew: its last commits may be younger than the look.
+            totals = None if run.plan is None else self._journal(run).totals_in(tx)
+            finish(tx, run, status, reason, told, now, totals=totals, sweep_at=sweep_at)
         elif run.status is not TaskStatus.STOPPING:
             self._context.pause_in(tx, run, self.name, decision.pause)
         tx.wake(RECONCILE)

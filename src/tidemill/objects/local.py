@@ -139,8 +139,7 @@ class LocalObjects(Objects):
         with our_words(folder):
             if os.path.islink(path):
                 raise Conflict(f"{folder} is a link.", remedy="Name the folder that it leads to.")
-            with suppress(FileNotFoundError, NotADirectoryError):
-                shutil.rmtree(path)
+            shutil.rmtree(path, onerror=_unless_gone)
             if path == self._root:
                 os.makedirs(path, exist_ok=True)
             elif os.path.dirname(path) != self._root:
@@ -252,6 +251,12 @@ class LocalObjects(Objects):
             if digest.hexdigest() == made.sha256:
                 return made
         raise Conflict(f"{target} is there already, with other content.", remedy="Move it away or use another folder.")
+
+
+def _unless_gone(_call: object, _path: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+    """What somebody else has removed meanwhile is no reason to leave the rest."""
+    if not isinstance(raised[1], (FileNotFoundError, NotADirectoryError)):
+        raise raised[1]
 
 
 def _umask() -> int:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from tidemill.domain import life
 from tidemill.domain.errors import IllegalTransition
 from tidemill.domain.life import FINAL, INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus, explain
-from tidemill.store.base import Tx
+from tidemill.store.base import Tx, storable
 from tidemill.store.events import add_event
 from tidemill.store.records import InstanceRow, RunRow
 from tidemill.store.runs import begin_interval, end_interval, set_run
@@ -42,6 +42,7 @@ def change_status(
     subject: locked, and read in this transaction. values: further columns of it. Raises IllegalTransition for a move
     that the table does not have, or if the row is not what the caller has read.
     """
+    detail = storable(detail)
     changed: dict[str, Any] = {"status": status, "reason": reason, "detail": detail, **(values or {})}
     if isinstance(subject, RunRow):
         life.change(subject.status, TaskStatus(status))
@@ -142,6 +143,7 @@ def explain_run(tx: Tx, run: RunRow, reason: Reason, detail: str, now: float) ->
 
     An event is written when the reason changes, not for each new detail.
     """
+    detail = storable(detail)
     if (run.reason, run.detail) == (reason, detail):
         return
     set_run(tx, run.id, {"reason": reason, "detail": detail})

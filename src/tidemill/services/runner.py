@@ -12,6 +12,7 @@ from threading import Lock
 import sqlalchemy as sa
 
 from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
+from tidemill.coordination.messages import check_report
 from tidemill.crashpoints import reach
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, NotAllowed
@@ -71,13 +72,15 @@ class Runner:
     def report(self, token: str, report: Report) -> Orders:
         """The orders for a report.
 
-        Raises NotAuthenticated for a token that is not good, NotAllowed for an instance that has ended or another's
-        report, Conflict for a version of the contract that is not spoken here, Temporary where it should try again.
+        Raises InvalidValue for what no instance says, NotAuthenticated for a token that is not good, NotAllowed for an
+        instance that has ended or another's report, Conflict for a version of the contract that is not spoken here,
+        Temporary where it should try again.
         """
         now = self._clock.now()
         instance, renew = self._tokens.check(token, now)
         if report.instance != instance:
             raise NotAllowed(f"this token is for {instance}, not for {report.instance[:80]!r}.", field="instance")
+        check_report(report)
         asked = self._asked(instance)
         if asked is None or asked.ended:
             raise NotAllowed(f"the instance {instance} has ended.")

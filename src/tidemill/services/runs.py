@@ -23,7 +23,7 @@ from tidemill.domain.life import (
 from tidemill.domain.location import Location
 from tidemill.ports.journal import Totals
 from tidemill.services.life import COUNTS, change_status
-from tidemill.store.base import Tx
+from tidemill.store.base import Tx, storable
 from tidemill.store.events import add_event
 from tidemill.store.records import InstanceRow, Owner, RunRow, TaskRow
 from tidemill.store.runs import (
@@ -154,6 +154,7 @@ def request_stop(tx: Tx, run: RunRow, reason: Reason, detail: str, now: float, *
     """Has a run (locked) end before its time; the reconcile loop sees to it. The first reason stays."""
     if run.status in FINAL or run.stop_requested is not None:
         return
+    detail = storable(detail)
     values = {"stop_requested": now, "stop_reason": reason, "stop_detail": detail, "stop_actor": actor}
     set_run(tx, run.id, values)
     add_event(

@@ -238,8 +238,14 @@ def _postgresql_engine(url: sa.URL) -> Engine:
     )
 
 
+def storable(text: str) -> str:
+    """The text without what a database refuses: NUL bytes, halves of characters. For words that others have chosen."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 @contextlib.contextmanager
