@@ -143,7 +143,13 @@ class World:
         self, *, resume: bool = False, variables: Mapping[str, str] | None = None, **changes: Any
     ) -> Iterator[Process]:
         """`tidemill run` in a process of its own, in its own session; killed at the end."""
-        own = {"TIDEMILL_DATA": str(self.root / "data"), "TIDEMILL_LIMITS__COMMIT_EVERY_S": "0.2"}
+        scratch = self.root / "scratch"
+        scratch.mkdir(exist_ok=True)
+        own = {
+            "TIDEMILL_DATA": str(self.root / "data"),
+            "TIDEMILL_LIMITS__COMMIT_EVERY_S": "0.2",
+            "TMPDIR": str(scratch),
+        }
         env = {**os.environ, **own, **(variables or {})}
         request = json.dumps({"task": self.task(**changes), "resume": resume})
         started = Process(

@@ -51,6 +51,7 @@ def finished(world: World, result: dict[str, object], undisturbed: dict[str, byt
     assert (result["status"], result["ok"]) == ("SUCCEED", COUNT), result
     assert world.results() == undisturbed
     assert world.left_over() == []
+    assert list((world.root / "scratch").iterdir()) == []
 
 
 def test_an_instance_that_is_killed_is_replaced_and_nothing_shows(world: World, undisturbed: dict[str, bytes]) -> None:

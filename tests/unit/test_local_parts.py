@@ -19,7 +19,7 @@ from tidemill.domain.life import Reason, TaskStatus
 from tidemill.domain.location import Location, parse_location
 from tidemill.local.ending import Timeline, end_of
 from tidemill.local.models import digest_of, stamp_of
-from tidemill.local.place import FolderLock, home_of, noted_task
+from tidemill.local.place import FolderLock, home_of, noted_scratch, noted_task
 from tidemill.local.progress import Meter
 from tidemill.local.result import Result
 from tidemill.objects.region import open_region
@@ -33,16 +33,20 @@ OUTPUT = Location("file", None, "/out/")
 
 def test_a_lock_is_held_once_and_given_back(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path / "home", OUTPUT)
-    lock.note("batch-1")
+    lock.note("batch-1", f"{tmp_path}/tidemill-x y")
     with pytest.raises(OutputTaken, match=f"process {os.getpid()}"):
         FolderLock(tmp_path / "home", OUTPUT)
     lock.release(remove=False)
     lock.release(remove=True)
     assert noted_task(tmp_path / "home") == "batch-1"
+    assert noted_scratch(tmp_path / "home") is None  # it is gone by itself
+    (tmp_path / "tidemill-x y").mkdir()
+    assert noted_scratch(tmp_path / "home") == tmp_path / "tidemill-x y"
     again = FolderLock(tmp_path / "home", OUTPUT)
     assert noted_task(tmp_path / "home") == "batch-1"
-    again.note("b")
+    again.note("b", "/")
     assert noted_task(tmp_path / "home") == "b"
+    assert noted_scratch(tmp_path / "home") is None  # that was none of ours
     again.release(remove=True)
     assert not (tmp_path / "home").exists()
     assert noted_task(tmp_path / "home") is None

@@ -1,4 +1,4 @@
-"""`python -m tidemill_runtime <manifest.json>`: how every engine starts an instance."""
+"""`python -m tidemill_runtime <manifest.json>`, or `-` for standard input: how every engine starts an instance."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -50,10 +51,17 @@ _THREAD_VARIABLES = (
 def main(arguments: list[str]) -> int:
     """The instance's exit status: one of the contract's."""
     if len(arguments) != 1:
-        log("usage: python -m tidemill_runtime <manifest.json>")
+        log("usage: python -m tidemill_runtime <manifest.json>, or - to be told on standard input")
         return 2
-    manifest = wire.read_manifest(arguments[0])
-    folder = os.path.dirname(os.path.abspath(arguments[0]))
+    if arguments[0] == "-":
+        text = sys.stdin.buffer.readline()
+        if not text:
+            return wire.EXIT_ORPHANED  # there is nothing to run after all
+        manifest = wire.parse_manifest(text)
+        folder = os.path.dirname(manifest.scratch)
+    else:
+        manifest = wire.read_manifest(arguments[0])
+        folder = os.path.dirname(os.path.abspath(arguments[0]))
     if manifest.die_with_parent:
         die_with_parent(os.getppid())
     agent = Agent(manifest)

@@ -53,7 +53,12 @@ ZERO_COUNTS = {"inputs": 0, "ok": 0, "failed": 0, "skipped": 0}
 def read_manifest(path: str) -> contract.Manifest:
     """Raises OSError, ValueError or KeyError where the file is no manifest."""
     with open(path, "rb") as file:
-        values = json.load(file)
+        return parse_manifest(file.read())
+
+
+def parse_manifest(text: bytes) -> contract.Manifest:
+    """Raises ValueError or KeyError where the text is no manifest."""
+    values = json.loads(text)
     manifest = _filled("Manifest", values)
     manifest.channel = _filled("Channel", values["channel"])
     manifest.input = _filled("InputFormat", values["input"])

@@ -18,9 +18,18 @@ def main() -> None:
 
         request = parse_run(arguments[1:])
         if request is not None:
-            from tidemill.cli.run import run_command
+            # Started before this process imports what it needs: both take their time at once.
+            from tidemill.engines.children import Children
 
-            sys.exit(run_command(request))
+            children = Children()
+            try:
+                children.start_ahead()
+                from tidemill.cli.run import run_command
+
+                status = run_command(request, children)
+            finally:
+                children.close()
+            sys.exit(status)
     from tidemill.cli.app import app
 
     app(prog_name="tidemill")

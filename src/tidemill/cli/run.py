@@ -14,16 +14,17 @@ from tidemill.cli.options import FLAG_NAMES, RunRequest, task_values
 from tidemill.cli.output import EXIT_INTERRUPTED, Output
 from tidemill.cli.progress import make_progress
 from tidemill.domain.errors import InvalidValue, TidemillError
+from tidemill.engines.children import Children
 from tidemill.local import run
 from tidemill.settings import load_settings
 from tidemill.wire.taskyaml import read_task
 
 
-def run_command(request: RunRequest) -> int:
-    """Runs the task; the exit status."""
+def run_command(request: RunRequest, children: Children | None = None) -> int:
+    """Runs the task; the exit status. children: with one that was started ahead."""
     out = Output(json=request.json, quiet=request.quiet)
     try:
-        return _run(request, out)
+        return _run(request, out, children)
     except TidemillError as error:
         return out.refusal(error)
     except KeyboardInterrupt:
@@ -34,7 +35,7 @@ def run_command(request: RunRequest) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(request: RunRequest, out: Output) -> int:
+def _run(request: RunRequest, out: Output, children: Children | None) -> int:
     values = task_values(request.task)
     if request.file is None and not values:
         raise InvalidValue(
@@ -44,7 +45,7 @@ def _run(request: RunRequest, out: Output) -> int:
     settings = load_settings(Path(request.config) if request.config else None, os.environ).settings
     task = read_task(request.file, values, flag_names=FLAG_NAMES, repository=False)
     with make_progress(quiet=request.quiet) as progress:
-        result = run(task, resume=request.resume, progress=progress.update, settings=settings)
+        result = run(task, resume=request.resume, progress=progress.update, settings=settings, children=children)
     end = Ending(
         id=result.id,
         name=task.name,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tidemill.engines.children import Children
 from tidemill.local.opening import open_run
 from tidemill.local.progress import RunProgress
 from tidemill.local.result import Result
@@ -28,6 +29,7 @@ def run(
     resume: bool = False,
     progress: Callable[[RunProgress], None] | None = None,
     settings: Settings | None = None,
+    children: Children | None = None,
     **overrides: Any,
 ) -> Result:
     """Runs a task on this machine and returns what became of it.
@@ -36,6 +38,7 @@ def run(
     otherwise from the current one. overrides: keys of the task, over those of `task` (`run("t.yaml", output="o/")`).
     resume: go on with the unfinished run in the output folder; where there is none, begin.
     progress: called a few times a second. settings: those in force by default (`tidemill.toml`, TIDEMILL_*).
+    children: what the command line has started ahead; closed here.
 
     Raises Refused (InvalidValue, NotFound, OutputTaken …) for a request that is wrong, before anything is started. A
     run that fails or is stopped raises nothing: its Result says so. Ctrl-C stops it in order; a second one at once.
@@ -44,8 +47,19 @@ def run(
     began = clock.monotonic()
     if settings is None:
         settings = load_settings(None, os.environ).settings
-    opened = open_run(_task(task, overrides), settings, base=Path.cwd(), resume=resume, now_s=clock.now())
-    return LocalRun(opened, settings, clock, began=began, progress=progress or _silent).run()
+    children = children or Children()
+    try:
+        opened = open_run(
+            _task(task, overrides),
+            settings,
+            base=Path.cwd(),
+            resume=resume,
+            now_s=clock.now(),
+            scratch=children.root,
+        )
+        return LocalRun(opened, settings, clock, children, began=began, progress=progress or _silent).run()
+    finally:
+        children.close()
 
 
 def _task(task: TaskFile | Mapping[str, Any] | str | Path, overrides: Mapping[str, Any]) -> TaskFile:

@@ -10,20 +10,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidemill.coordination.messages import write_manifest
-from tidemill_runtime.contract import Counts, Fault, Manifest
+from tidemill.engines.children import Child
+from tidemill_runtime.contract import Counts, Fault
 
-_PASSED_ON = (
-    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
-    *("PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES"),
-    *("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME"),
-    *("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-)
-"""What an instance gets of the user's own environment: where programs, libraries and caches are. No keys."""
 _LAST_MOMENTS_S = 1.0
 
 
@@ -37,9 +29,7 @@ class Instance:
     id: str
     index: int
     attempt: int
-    process: subprocess.Popen[bytes]
-    socket: socket.socket
-    log: Path
+    child: Child
     state: str = ""
     pending: Counts = Counts()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -47,6 +37,18 @@ class Instance:
     closed: bool = False
     _unread: bytes = b""
     _unsent: bytes = b""
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.child.process
+
+    @property
+    def socket(self) -> socket.socket:
+        return self.child.socket
+
+    @property
+    def log(self) -> Path:
+        return Path(self.child.folder, "log")
 
     def received(self) -> list[bytes] | None:
         """Whole lines that have come; None when the other end is closed."""
@@ -96,36 +98,3 @@ class Instance:
         self.kill()
         self.process.wait()
         self.socket.close()
-
-
-def start_instance(
-    manifest: Manifest, folder: Path, socket_pair: tuple[socket.socket, socket.socket]
-) -> subprocess.Popen[bytes]:
-    """Starts an instance in its own folder and session. The second socket is the child's end, and is closed here."""
-    ours, theirs = socket_pair
-    scratch = Path(manifest.scratch)
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "manifest.json"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(write_manifest(manifest))
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tidemill_runtime", str(path)],
-            cwd=scratch,
-            env=_environment(scratch),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-    theirs.close()
-    ours.setblocking(False)
-    return process
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """The task's own `env` travels in the manifest."""
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**passed_on, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}

@@ -5,6 +5,7 @@ It refuses what is wrong, takes the output folder, and finds what to go on with.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from tidemill.domain.errors import InvalidValue, OutputTaken, TidemillError
 from tidemill.engines.machine import machine_resources
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, check_model
-from tidemill.local.place import FolderLock, home_of, journal_path
+from tidemill.local.place import FolderLock, home_of, journal_path, noted_scratch
 from tidemill.local.unfinished import check_same, clear, find_unfinished, forget
 from tidemill.objects.region import open_region
 from tidemill.planning.check import Checked, check_task, locate_output, naming
@@ -60,8 +61,8 @@ class Opened:
         return journal_path(self.home, self.id).parent
 
 
-def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, now_s: float) -> Opened:
-    """Raises Refused in all its kinds, and leaves nothing behind then."""
+def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, now_s: float, scratch: str) -> Opened:
+    """Raises Refused in all its kinds, and leaves nothing behind then. scratch: the folder of this run's instances."""
     objects = _open_objects(task, settings)
     model = check_model(task, base)
     instances, resources = share_machine(task, machine_resources())
@@ -73,16 +74,19 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
     _check_readers(checked.formats.input)
     lock = FolderLock(home, output)
     try:
+        left_over = noted_scratch(home)
+        if left_over is not None:
+            shutil.rmtree(left_over, ignore_errors=True)
         # What is found under the lock stays as it is.
         owner = find_unfinished(objects, output, home)
         journal = _unfinished(owner, task, objects, checked, model, home, resume=resume) if owner else None
         if owner is not None and journal is not None:
             task_id, number = ids.TaskId(owner), int(journal.notes.get("runs", 1)) + 1
             journal.begin_run(ids.run_id(task_id, number), number)
-            lock.note(task_id)
+            lock.note(task_id, scratch)
         else:
             task_id, number = ids.new_task_id(int(now_s * 1000)), 1
-            lock.note(task_id)
+            lock.note(task_id, scratch)
             claim(objects, output, task_id, ids.run_id(task_id, number))
         replace = task.output.if_exists == "replace" or owner is not None
         return Opened(

@@ -58,9 +58,9 @@ class FolderLock:
                 return
             os.close(self._fd)  # its owner removed the file in this moment
 
-    def note(self, task: str) -> None:
-        """Writes down who is at work, and at what."""
-        text = f"{os.getpid()} {task}\n".encode()
+    def note(self, task: str, scratch: str) -> None:
+        """Writes down who is at work, at what, and the folder that is to go when this process is no more."""
+        text = f"{os.getpid()} {task} {scratch}\n".encode()
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
 
@@ -84,7 +84,20 @@ class FolderLock:
 
 def noted_task(home: Path) -> str | None:
     """The task that a run noted here, if there was one."""
+    return _noted(home)[1] or None
+
+
+def noted_scratch(home: Path) -> Path | None:
+    """The scratch folder of the run that was here last and did not end by itself."""
+    path = Path(_noted(home)[2])
+    return path if path.name.startswith("tidemill-") and path.is_dir() else None
+
+
+def _noted(home: Path) -> tuple[str, str, str]:
+    """Process, task and scratch folder, as far as they are known."""
     try:
-        return (home / _LOCK).read_text(errors="replace").split()[1]
-    except (FileNotFoundError, NotADirectoryError, IndexError):
-        return None
+        words = (home / _LOCK).read_text(errors="replace").rstrip("\n").split(" ", 2)
+    except (FileNotFoundError, NotADirectoryError):
+        words = []
+    process, task, scratch, *_ = [*words, "", "", ""]
+    return process, task, scratch

@@ -7,22 +7,21 @@ Python and the model load in them, the input is listed and planned. Results are 
 from __future__ import annotations
 
 import selectors
-import shutil
-import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
+from tidemill.coordination.messages import write_manifest
 from tidemill.domain import ids, layout
 from tidemill.domain.errors import StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
 from tidemill.domain.verdict import Standing, verdict
+from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
 from tidemill.local.crew import STORAGE_WITHIN_S, Crew
 from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, receipt_of
-from tidemill.local.instances import Instance, start_instance
+from tidemill.local.instances import Instance
 from tidemill.local.interrupts import Interrupts
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import stamp_of
@@ -37,7 +36,6 @@ from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.settings import Settings
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
 
-_SCRATCH_PREFIX = "tidemill-"
 _TURN_S = 0.1
 _RETRY_EVERY_S = 1.0
 _REPORT_EVERY_S = 1.0
@@ -57,6 +55,7 @@ class LocalRun:
         opened: Opened,
         settings: Settings,
         clock: Clock,
+        children: Children,
         *,
         began: float,
         progress: Callable[[RunProgress], None],
@@ -69,7 +68,7 @@ class LocalRun:
         self._times = Timeline(began)
         self._display = Display(progress, opened.id, opened.instances)
         self._end: End | None = None
-        self._scratch = Path()
+        self._children = children
         self._cleared = False
 
     def run(self) -> Result:
@@ -83,7 +82,6 @@ class LocalRun:
 
     def _run(self) -> Result:
         opened = self._opened
-        self._scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
         self._show("planning")
         crew = self._crew = Crew(self._start, opened.instances, self._task.retries, self._clock)
         self._times.spawned = self._clock.monotonic()
@@ -100,21 +98,19 @@ class LocalRun:
         finally:
             crew.close()
             if not self._cleared:
-                keep_logs(self._scratch, opened.folder / "logs")
-            shutil.rmtree(self._scratch, ignore_errors=True)
+                keep_logs(Path(self._children.root), opened.folder / "logs")
 
     def _start(self, index: int, attempt: int) -> Instance:
         """Starts one instance; called by the crew."""
         task, opened, model = self._task, self._opened, self._opened.model
         instance = ids.instance_id(opened.run, index, attempt)
-        folder = self._scratch / instance
-        ours, theirs = socket.socketpair()
+        child = self._children.start(instance)
         manifest = Manifest(
             version=CONTRACT_VERSION,
             task=opened.id,
             run=opened.run,
             instance=instance,
-            channel=Channel("fd", fd=theirs.fileno()),
+            channel=Channel("fd", fd=child.fd),
             model=str(model.model) if model.model else None,
             code=str(model.code) if model.code else None,
             command=None,
@@ -122,15 +118,15 @@ class LocalRun:
             result=opened.checked.formats.result,
             millicores=opened.resources.millicores,
             memory_bytes=opened.resources.memory_bytes,
-            scratch=str(folder / "scratch"),
+            scratch=child.scratch,
             record_timeout_s=task.record_timeout,
             commit_every_s=self._settings.limits.commit_every_s,
             die_with_parent=True,
             pins=Pins(task.batch.size, task.batch.processes, task.batch.threads),
-            env=dict(task.env),
+            env={"TMPDIR": child.scratch, **task.env},
         )
-        process = start_instance(manifest, folder, (ours, theirs))
-        return Instance(instance, index, attempt, process, ours, folder / "log")
+        child.tell(write_manifest(manifest))
+        return Instance(instance, index, attempt, child)
 
     def _planned(self) -> FileJournal | None:
         """The journal of the run, planned now unless it goes on with one; None if the user had enough of waiting."""
@@ -184,9 +180,6 @@ class LocalRun:
             replace=opened.replace,
         )
         background = BackgroundPublisher(self._publisher, self._interrupts.wake)
-        if "scratch" in journal.notes:
-            shutil.rmtree(journal.notes["scratch"], ignore_errors=True)  # of a run that was killed
-        journal.note(scratch=str(self._scratch))
         noted = False
         try:
             while not self._is_over(journal, background):
