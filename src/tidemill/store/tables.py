@@ -60,6 +60,7 @@ tasks = sa.Table(
     sa.Index("ix_tasks_created", "account", "region", "created", "id"),
     sa.Index("ix_tasks_status", "account", "region", "status", "created", "id"),
     sa.Index("ix_tasks_name", "account", "region", "name", "id"),
+    sa.Index("ix_tasks_model", "account", "region", "model", "created", "id"),
     sa.Index("ix_tasks_updated", "account", "region", "updated", "id"),
     sa.Index(
         "uq_tasks_idempotency",

@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
     )
     op.create_index("ix_tasks_created", "tasks", ["account", "region", "created", "id"], unique=False)
+    op.create_index("ix_tasks_model", "tasks", ["account", "region", "model", "created", "id"], unique=False)
     op.create_index("ix_tasks_name", "tasks", ["account", "region", "name", "id"], unique=False)
     op.create_index("ix_tasks_status", "tasks", ["account", "region", "status", "created", "id"], unique=False)
     op.create_index("ix_tasks_updated", "tasks", ["account", "region", "updated", "id"], unique=False)
