@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = [ROOT / "src/tidemill", ROOT / "runtime/src/tidemill_runtime"]
-MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py") if "versions" not in path.parts)
+"""Without migrations: lists of what tables there were, drafted by Alembic."""
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 80
 MAY_PRINT = [ROOT / "src/tidemill/cli", ROOT / "src/tidemill/demo.py"]

@@ -14,9 +14,7 @@ UPDATE`, which SQLite ignores and does not need).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql import Executable
 
-from tidemill.domain.errors import Conflict, InvalidValue, StorageFull, StoreUnavailable
+from tidemill.domain.errors import InvalidValue, StorageFull, StoreUnavailable
 
 metadata = sa.MetaData(
     naming_convention={
@@ -45,7 +43,6 @@ BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for the others. A transaction takes milliseconds; what waits longer has found a fault."""
 READERS = 16
 """Connections that read at the same time; more wait."""
-LOCK_FILE = "server.lock"
 
 
 def text() -> sa.types.TypeEngine[str]:
@@ -171,29 +168,6 @@ class Store:
     def engine(self) -> Engine:
         """For migrations: may write, no transaction of ours around it."""
         return self._writers
-
-
-class FolderLock:
-    """The right to be the one server of a data folder; the kernel takes it back when the process dies."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises Conflict if another server has it."""
-        self._fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(self._fd, 32).decode(errors="replace").strip()
-            os.close(self._fd)
-            raise Conflict(
-                f"a server{f' (process {owner})' if owner else ''} already uses the data folder {str(folder)!r}.",
-                field="data",
-                remedy="Stop it, or give this one a folder of its own with --data.",
-            ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        os.close(self._fd)
 
 
 def sqlite_url(file: Path) -> str:
