@@ -88,6 +88,7 @@ def test_killed_with_everything_it_goes_on_where_it_was(world: World, undisturbe
     assert sorted(set(world.seen())) == list(range(COUNT))
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("records", [0, 1, 60, 250, COUNT])
 def test_killed_again_and_again_at_other_moments(world: World, undisturbed: dict[str, bytes], records: int) -> None:
     for times in range(3):

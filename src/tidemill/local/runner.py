@@ -39,8 +39,8 @@ from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifes
 _TURN_S = 0.1
 _RETRY_EVERY_S = 1.0
 _REPORT_EVERY_S = 1.0
-_LEASE_TTL_S = 3600.0
-"""A local instance that dies is seen at once: no lease has to expire for it."""
+_LEASE_TTL_S = 1e9
+"""A local instance that dies is seen at once: no lease ever expires, however the clock is set meanwhile."""
 
 
 class _Interrupted(Exception):
