@@ -1,8 +1,8 @@
-"""Splits as they are planned: whatever the listing, everything is covered once, in order, and in pieces of a sane size."""
+"""Splits as they are planned: whatever the listing, all is covered once, in order, in pieces of a sane size."""
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -57,7 +57,7 @@ def test_every_byte_of_every_object_is_in_exactly_one_split(sizes: list[int], cu
     for ordinal, pieces in groupby(covered, key=lambda piece: piece[0]):
         ranges = [(start, stop) for _, start, stop in pieces]
         assert ranges[0][0] == 0 and ranges[-1][1] == sizes[ordinal]
-        assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+        assert all(before[1] == after[0] for before, after in pairwise(ranges))
     assert [ordinal for ordinal, _ in groupby(covered, key=lambda piece: piece[0])] == list(range(len(sizes)))
 
 
