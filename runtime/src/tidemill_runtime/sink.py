@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 HELD_BYTES = 4 * 1024 * 1024
 INPUT_KEPT_BYTES = 16 * 1024
 TEXT_KEPT = 4000
-DISK_FULL_PATIENCE_S = 60.0
-"""How long a full disk is waited for before the instance gives up."""
+DISK_FULL_PATIENCE_S = 15.0
+"""How long a full disk is waited for, in silence, before the instance gives up and the run says why it stands still."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -157,7 +157,7 @@ def _write_all(fd: int, view: memoryview) -> None:
 
 
 def _patiently(write: Any) -> Any:
-    """Does it again while the disk is full, for a minute: somebody may make room."""
+    """Does it again while the disk is full, for a while: somebody may make room."""
     give_up_at = time.monotonic() + DISK_FULL_PATIENCE_S
     pause_s = 0.1
     while True:
