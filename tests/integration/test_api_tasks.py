@@ -76,6 +76,8 @@ REFUSED: list[tuple[dict[str, Any], type[TidemillError], str]] = [
     ({"model": "./somewhere"}, InvalidValue, "model"),
     ({"code": "doubler"}, InvalidValue, "code"),
     ({"image": "python:3"}, InvalidValue, "image"),
+    ({"command": "sh run.sh"}, InvalidValue, "command"),
+    ({"secrets": ["token"]}, InvalidValue, "secrets"),
     ({"secrets": ["token"]}, InvalidValue, "secrets"),
     ({"input": "cos://data/missing/"}, InvalidValue, "input.path"),
     ({"input": "cos://other/in/"}, InvalidValue, "input.path"),

@@ -165,8 +165,7 @@ class TaskMaking:
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
-        if not task.command:
-            check_callable(model_path, code_path)
+        check_callable(model_path, code_path)
         claim = _claim_uri(region, checked.output)
         return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
 
@@ -241,6 +240,10 @@ def _check_supported(task: TaskFile) -> None:
             f"{task.image!r} needs a container engine, and this server has none.",
             field="image",
             remedy="Leave it out: the task then runs in the server's own Python.",
+        )
+    if task.command:
+        raise InvalidValue(
+            "a start command of one's own is not run yet.", field="command", remedy="Give a model_service.py."
         )
     if task.secrets:
         raise InvalidValue(
