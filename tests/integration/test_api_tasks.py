@@ -78,7 +78,6 @@ REFUSED: list[tuple[dict[str, Any], type[TidemillError], str]] = [
     ({"image": "python:3"}, InvalidValue, "image"),
     ({"command": "sh run.sh"}, InvalidValue, "command"),
     ({"secrets": ["token"]}, InvalidValue, "secrets"),
-    ({"secrets": ["token"]}, InvalidValue, "secrets"),
     ({"input": "cos://data/missing/"}, InvalidValue, "input.path"),
     ({"input": "cos://other/in/"}, InvalidValue, "input.path"),
     ({"input": "relative/"}, InvalidValue, "input.path"),
