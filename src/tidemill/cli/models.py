@@ -62,7 +62,7 @@ def import_(
 
 @command(app, "list")
 def list_(call: Call) -> None:
-    """Models of the repository, newest first."""
+    """Models of the repository, by name."""
     models = list(call.client.models.all())
     call.out.document([model.model_dump(mode="json") for model in models])
     rows = [

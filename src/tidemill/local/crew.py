@@ -255,7 +255,7 @@ def _is_full(fault: Fault) -> bool:
 
 def _evidence(member: Instance, fault: Fault | None) -> str:
     if fault is not None:
-        return fault.message if fault.evidence in fault.message else f"{fault.message} {fault.evidence}"
+        return fault.message if fault.evidence in fault.message else f"{fault.message} ({fault.evidence})"
     code = member.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     last = logs.evidence(member.log).splitlines()[-1:]

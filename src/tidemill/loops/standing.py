@@ -159,7 +159,8 @@ def _signal(number: int) -> str:
 
 
 def _told(fault: Fault) -> str:
-    return " ".join(part for part in (fault.message, fault.evidence) if part)[:_EVIDENCE_MAX]
+    more = "" if fault.evidence in fault.message else f" ({fault.evidence})"
+    return f"{fault.message}{more}"[:_EVIDENCE_MAX]
 
 
 def _stop(
