@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ from tidemill.wire.views import FieldProblem, Problem
 MEDIA_TYPE = "application/problem+json"
 FINDINGS_MAX = 20
 """More findings in one request help nobody."""
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
@@ -58,7 +58,7 @@ def problem_response(
 
 def internal_error(error: Exception, request_id: str | None, path: str) -> Response:
     """For what nobody expected: logged with its traceback, and told to the client as a number to ask about."""
-    _log.error("request failed", request_id=request_id, path=path, exc_info=error)
+    _log.error("request %s failed: %r", request_id, path, exc_info=error)  # no local variables: they hold keys
     hidden = TidemillError("an error inside the server.", remedy=f"The server's log has more under {request_id}.")
     return problem_response(hidden, request_id)
 
@@ -75,7 +75,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 async def _tidemill(request: Request, error: Exception) -> Response:
     assert isinstance(error, TidemillError)
     if error.status >= 500:
-        _log.warning("request refused", request_id=request_id(request), code=error.code, exc_info=error)
+        _log.warning("request %s refused: %s", request_id(request), error.code, exc_info=error)
     return problem_response(error, request_id(request))
 
 

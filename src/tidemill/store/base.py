@@ -22,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, CursorResult, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql import Executable
 
@@ -234,6 +234,13 @@ def _translated() -> Iterator[None]:
         if "full" in said or "No space" in said:
             raise StorageFull(f"the database cannot grow: {said}.", remedy="Make room on its disk.") from error
         raise StoreUnavailable(f"the database does not answer: {said.strip()}.", remedy="Try again.") from error
+    except DataError as error:
+        raise InvalidValue(
+            "a value is none that the database can hold.",
+            remedy="Texts hold no NUL, and numbers 64 bits.",
+        ) from error
+    except UnicodeEncodeError as error:
+        raise InvalidValue("a text has halves of characters.", remedy="Send Unicode.") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StoreUnavailable("the connection to the database was lost.", remedy="Try again.") from error
