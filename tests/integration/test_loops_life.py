@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.loops_world import World, open_world
-from tidemill.domain.errors import Conflict, NotAllowed, OutputTaken, StorageUnavailable
+from tidemill.domain.errors import Conflict, NotAllowed, NotFound, OutputTaken, StorageFull, StorageUnavailable
 from tidemill.domain.ids import TaskId
 from tidemill.domain.life import InstanceStatus, Reason, TaskStatus
 from tidemill.domain.location import Location
@@ -410,3 +410,37 @@ def test_claims_of_storage_are_given_back_at_every_end(world: World) -> None:
     world.engine.end(only(world, task), EXIT_STOPPED)
     settle(world, task)
     assert world.objects.head(claim) is None
+
+
+def test_a_run_that_cannot_be_placed_keeps_nobody_waiting(world: World) -> None:
+    bad, good = world.task(), world.task()
+    world.step(world.plan)
+    with world.store.write() as tx:
+        tx.connection.exec_driver_sql(f"UPDATE tasks SET model_digest = 'ab' WHERE id = '{bad}'")
+        tx.connection.exec_driver_sql("UPDATE runs SET model_path = '/gone'")
+        tx.connection.exec_driver_sql(f"UPDATE runs SET model_path = '/' WHERE task = '{good}'")
+
+    def full(digest: str) -> Path:
+        raise StorageFull("no space is left.")
+
+    def gone(digest: str) -> Path:
+        raise NotFound(f"there is no package {digest}.")
+
+    object.__setattr__(world.context, "make_folder", full)
+    world.step(world.place)
+    assert world.row(good).status is T.STARTING
+    assert (world.row(bad).status, world.row(bad).reason) == (T.INIT, Reason.PAUSED_DISK_FULL)
+    object.__setattr__(world.context, "make_folder", gone)
+    world.clock.time += 60
+    assert settle(world, bad) == (T.FAILED, Reason.MODEL_NOT_FOUND)
+
+
+def test_a_run_that_cannot_be_looked_at_keeps_nobody_waiting(world: World) -> None:
+    bad, good = world.placed(), world.placed()
+    with world.store.write() as tx:
+        tx.connection.exec_driver_sql(f"UPDATE tasks SET spec = '{{}}' WHERE id = '{bad}'")
+    again = world.another("one")
+    again.compute(only(world, good))
+    again.step(again.reconcile)
+    again.engine.end(only(world, good), EXIT_DONE)
+    assert settle(again, good) == (T.SUCCEED, Reason.FINISHED)

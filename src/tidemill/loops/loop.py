@@ -103,8 +103,8 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find it gone
                 failures += 1
                 self.error = str(error)
-                again_s = _backoff_s(failures)
-                _report(self.handler.name, "", error)
+                again_s = backoff_s(failures)
+                report_failure(self.handler.name, "", error)
                 continue
             again_s = min(due.again_s, self._begin(due.subjects))
 
@@ -155,20 +155,22 @@ class Loop:
         with self._lock:
             trouble = self._trouble.setdefault(subject, _Trouble())
             trouble.failures += 1
-            trouble.not_before = self._clock.monotonic() + _backoff_s(trouble.failures)
+            trouble.not_before = self._clock.monotonic() + backoff_s(trouble.failures)
             failures = trouble.failures
-        _report(self.handler.name, subject, error)
+        report_failure(self.handler.name, subject, error)
         try:
             self.handler.failed(subject, error, failures)
         except Exception as another:  # noqa: BLE001 - as above
-            _report(self.handler.name, subject, another)
+            report_failure(self.handler.name, subject, another)
 
 
-def _backoff_s(failures: int) -> float:
+def backoff_s(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
     return min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 10))
 
 
-def _report(loop: str, subject: str, error: Exception) -> None:
+def report_failure(loop: str, subject: str, error: Exception) -> None:
+    """Into the log: as a warning what may go away by itself."""
     if isinstance(error, Temporary):
         _log.warning("%s %s: %s", loop, subject, error)
     else:

@@ -12,16 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill.crashpoints import reach
-from tidemill.domain.errors import EngineFailed
-from tidemill.domain.ids import InstanceId
+from tidemill.domain.errors import EngineFailed, NotFound, StoreUnavailable, TidemillError
+from tidemill.domain.ids import InstanceId, RunId
 from tidemill.domain.life import INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus
-from tidemill.loops.context import Context, Job
-from tidemill.loops.leases import WorkLease
-from tidemill.loops.loop import Due
+from tidemill.loops.context import Context, Job, is_temporary
+from tidemill.loops.launching import fitting, less, manifest_of, resources_of, shortage
+from tidemill.loops.leases import LeaseLost, WorkLease
+from tidemill.loops.loop import Due, backoff_s, report_failure
 from tidemill.loops.seats import Seat, seats
 from tidemill.ports.engine import Engine, Launch, Resources
 from tidemill.services.life import change_status, explain_run
-from tidemill.services.runs import PLACE, PLAN, RELEASE, end_instance, locked_instance, locked_run, new_instance
+from tidemill.services.runs import (
+    PLACE,
+    PLAN,
+    RELEASE,
+    end_instance,
+    locked_instance,
+    locked_run,
+    new_instance,
+    request_stop,
+)
 from tidemill.store.base import Tx
 from tidemill.store.journal import SqlJournal
 from tidemill.store.records import InstanceRow, RunRow
@@ -34,13 +44,13 @@ from tidemill.store.runs import (
     set_run,
     taken_resources,
 )
-from tidemill.wire.quantities import format_bytes
-from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Fault, Manifest, Pins
+from tidemill_runtime.contract import Fault
 
 _LOOK_S = 1.0
+_INTERNAL_FAILURES = 5
+"""An error that nobody has thought of is tried so often before the run fails of it."""
 SUBJECT = "engine"
 """What is worked on: all capacity together, by one controller at a time, or two would give the same away."""
-_MILLICORES_MIN = 100
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class PlaceLoop:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._troubles: dict[RunId, tuple[int, float]] = {}  # failures in a row, and when to try again
 
     def due(self) -> Due:
         queue = self._queue()
@@ -74,24 +85,50 @@ class PlaceLoop:
         free: dict[Engine, Resources] = {}
         blocked: set[Engine] = set()
         for queued in self._queue():
-            job = Job.load(self._context, queued.run.id) if queued.missing or queued.pending else None
-            if job is None:
-                continue
             if self._context.closing.is_set():
                 return
-            engine = job.region.engine
-            if engine not in free:
-                free[engine] = self._free(engine)
-            each = resources_of(job, engine.capacity())
-            fitting = 0 if engine in blocked else _fitting(each, free[engine], len(queued.missing))
-            free[engine] = _less(free[engine], each, fitting)
-            if fitting < len(queued.missing) and not queued.begun and not fitting:
-                first = engine not in blocked
-                why = _shortage(each, free[engine], engine.capacity()) if first else "Others are before it."
-                self._wait(lease, job.run, why)
-            if fitting < len(queued.missing):
-                blocked.add(engine)
-            self._place(job, lease, each, queued.missing[:fitting], queued.pending)
+            if not queued.missing and not queued.pending:
+                continue
+            try:
+                self._serve(queued, lease, free, blocked)
+            except (LeaseLost, StoreUnavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - what one run lacks must not keep the others waiting
+                self._give_trouble(queued.run, error)
+            else:
+                if self._troubles.pop(queued.run.id, None) is not None:
+                    self._context.pause(queued.run.id, self.name, None)
+
+    def _serve(self, queued: _Queued, lease: WorkLease, free: dict[Engine, Resources], blocked: set[Engine]) -> None:
+        """One run of the queue: as many of its instances as fit. free, blocked: what those before it have left."""
+        job = Job.load(self._context, queued.run.id)
+        if job is None:
+            return
+        engine = job.region.engine
+        if engine not in free:
+            free[engine] = self._free(engine)
+        each = resources_of(job, engine.capacity())
+        count = 0 if engine in blocked else fitting(each, free[engine], len(queued.missing))
+        free[engine] = less(free[engine], each, count)
+        if count < len(queued.missing) and not queued.begun and not count:
+            first = engine not in blocked
+            why = shortage(each, free[engine], engine.capacity()) if first else "Others are before it."
+            self._wait(lease, job.run, why)
+        if count < len(queued.missing):
+            blocked.add(engine)
+        self._place(job, lease, each, queued.missing[:count], queued.pending)
+
+    def _give_trouble(self, run: RunRow, error: Exception) -> None:
+        """What keeps a run from being placed: waited for if it may go away, else the end of the run."""
+        failures = self._troubles.get(run.id, (0, 0.0))[0] + 1
+        self._troubles[run.id] = (failures, self._context.clock.monotonic() + backoff_s(failures))
+        report_failure(self.name, run.id, error)
+        if is_temporary(error):
+            self._context.pause(run.id, self.name, error)
+        elif isinstance(error, TidemillError) or failures >= _INTERNAL_FAILURES:
+            reason = Reason.MODEL_NOT_FOUND if isinstance(error, NotFound) else Reason.INTERNAL
+            with self._context.store.write() as tx:
+                request_stop(tx, locked_run(tx, run.id), reason, str(error), self._context.clock.now())
 
     def failed(self, subject: str, error: Exception, failures: int) -> None:
         """The next look tries again. An instance that cannot be launched is noted where that happens."""
@@ -105,6 +142,7 @@ class PlaceLoop:
         now = self._context.clock.now()
         with self._context.store.read() as tx:
             runs = self._context.known(runs_to_place(tx))
+            self._troubles = {run.id: self._troubles[run.id] for run in runs if run.id in self._troubles}
             rows = instances_of(tx, [run.id for run in runs])
             return [self._queued(tx, run, rows[run.id], now) for run in runs]
 
@@ -118,6 +156,8 @@ class PlaceLoop:
         if any(seat.attempts for seat in empty):
             retries = _retries(self._context, run)
             empty = [seat for seat in empty if seat.verdict(retries, now) is None]
+        if self._troubles.get(run.id, (0, 0.0))[1] > self._context.clock.monotonic():
+            return _Queued(run, [], [], now + 1.0, begun=bool(rows))
         missing = [seat for seat in empty if seat.due <= now]
         again = min((seat.due for seat in empty if seat.due > now), default=math.inf)
         return _Queued(run, missing, pending, again, begun=bool(rows))
@@ -202,7 +242,7 @@ class PlaceLoop:
             return
         limits = Resources(row.millicores, row.memory_limit_bytes, each.gpu_percent)
         try:
-            fresh.region.engine.launch([Launch(instance, self._manifest(fresh, instance, limits), limits)])
+            fresh.region.engine.launch([Launch(instance, manifest_of(self._context, fresh, instance, limits), limits)])
         except EngineFailed as error:
             self._not_launched(lease, instance, error)
             return
@@ -231,40 +271,6 @@ class PlaceLoop:
                 told = str(error)
                 end_instance(tx, row, InstanceStatus.FAILED, now, reason=Reason.INTERNAL, detail=told, fault=fault)
 
-    def _manifest(self, job: Job, instance: InstanceId, limits: Resources) -> Manifest:
-        spec, settings, run = job.spec, self._context.limits, job.run
-        token = self._context.tokens.issue(instance, self._context.clock.now())
-        return Manifest(
-            version=CONTRACT_VERSION,
-            task=run.task,
-            run=run.id,
-            instance=instance,
-            channel=Channel("http", url=self._context.runner_url(job.region), token=token),
-            model=run.model_path,
-            code=run.code_path,
-            command=list(spec.command) if spec.command else None,
-            input=job.checked.formats.input,
-            result=job.checked.formats.result,
-            millicores=limits.millicores,
-            memory_bytes=limits.memory_bytes,
-            scratch="",  # the engine's affair
-            record_timeout_s=spec.record_timeout,
-            commit_every_s=settings.commit_every_s,
-            orphan_after_s=settings.orphan_after_s,
-            pins=Pins(spec.batch.size, spec.batch.processes, spec.batch.threads),
-            env=dict(spec.env),
-        )
-
-
-def resources_of(job: Job, capacity: Resources) -> Resources:
-    """What each instance of the run gets: as asked for, else its share of all that the engine has."""
-    wanted, count = job.spec.resources, job.run.instances
-    return Resources(
-        millicores=wanted.cpu or max(_MILLICORES_MIN, capacity.millicores // count),
-        memory_bytes=wanted.memory or capacity.memory_bytes // count,
-        gpu_percent=round(wanted.gpu * 100),
-    )
-
 
 def _limits(each: Resources) -> dict[str, int]:
     return {"millicores": each.millicores, "memory_limit_bytes": each.memory_bytes}
@@ -273,24 +279,3 @@ def _limits(each: Resources) -> dict[str, int]:
 def _retries(context: Context, run: RunRow) -> int:
     job = Job.load(context, run.id)
     return 0 if job is None else job.spec.retries
-
-
-def _fitting(each: Resources, free: Resources, wanted: int) -> int:
-    """How many instances of this size fit."""
-    by_cpu = free.millicores // each.millicores
-    by_memory = free.memory_bytes // each.memory_bytes
-    return max(0, min(wanted, by_cpu, by_memory))
-
-
-def _less(free: Resources, each: Resources, count: int) -> Resources:
-    return Resources(free.millicores - count * each.millicores, free.memory_bytes - count * each.memory_bytes)
-
-
-def _shortage(each: Resources, free: Resources, capacity: Resources) -> str:
-    """What is asked for and what there is, in words."""
-    asked = f"An instance needs {each.millicores / 1000:g} cores and {format_bytes(each.memory_bytes)}"
-    if each.millicores > capacity.millicores or each.memory_bytes > capacity.memory_bytes:
-        has = f"{capacity.millicores / 1000:g} cores and {format_bytes(capacity.memory_bytes)}"
-        return f"{asked}; the engine has {has} in all."
-    left = f"{max(0, free.millicores) / 1000:g} cores and {format_bytes(max(0, free.memory_bytes))}"
-    return f"{asked}; {left} are free."

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from tidemill.crashpoints import reach
 from tidemill.domain import layout
-from tidemill.domain.errors import TidemillError
+from tidemill.domain.errors import StoreUnavailable, TidemillError
 from tidemill.domain.ids import InstanceId, RunId
 from tidemill.domain.life import FINAL, INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus
 from tidemill.loops.context import Context, Job
 from tidemill.loops.leases import WorkLease, is_held
-from tidemill.loops.loop import Due
+from tidemill.loops.loop import Due, report_failure
 from tidemill.loops.standing import Decision, Ending, Terms, decide
 from tidemill.ports.engine import Engine, Observation
 from tidemill.ports.journal import Totals
@@ -87,7 +87,7 @@ class ReconcileLoop:
             runs = self._context.known(runs_to_reconcile(tx, now))
             rows = instances_of(tx, [run.id for run in runs])
         self._forget_others({run.id for run in runs})
-        looks = [self._look(run, rows[run.id]) for run in runs]
+        looks = [look for run in runs if (look := self._look_safely(run, rows[run.id])) is not None]
         self._asked &= {row.id for look in looks for row in look.alive}
         for look in looks:
             if look.totals is not None:
@@ -135,6 +135,18 @@ class ReconcileLoop:
             row = get_run(tx, run)
             rows = instances_of(tx, [run])[run]
         return None if row is None else self._look(row, rows)
+
+    def _look_safely(self, run: RunRow, rows: Sequence[InstanceRow]) -> _Look | None:
+        """None for a run that cannot be looked at: it must not keep the others from being looked after."""
+        try:
+            look = self._look(run, rows)
+            self._decide(look)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's
+            report_failure(self.name, run.id, error)
+            return None
+        return look
 
     def _look(self, run: RunRow, rows: Sequence[InstanceRow]) -> _Look:
         totals = self._journal(run).totals() if run.plan is not None else None
