@@ -224,6 +224,13 @@ def test_metrics(world: World) -> None:
         assert 'tidemill_tasks{status="RUNNING"} 0.0' in text
         assert "tidemill_capacity_cores" in text
         assert "process_resident_memory_bytes" in text
+        http.get("/api/v1/tasks/batch-x/progress")
+        http.get("/anything")
+        text = http.get("/metrics").text
+        assert 'tidemill_http_requests_total{method="GET",route="/api/v1/tasks/{task}/progress",status="404"} ' in text
+        assert 'route="none"' in text
+        assert "batch-x" not in text
+        assert "anything" not in text
 
 
 def test_server(world: World) -> None:
@@ -253,7 +260,7 @@ def test_runner_door(world: World) -> None:
         assert http.post(url, content=b" " * 100_001).status_code == 413
         assert http.post(url, content=_report().replace(b'"version":1', b'"version":99')).status_code == 426
         assert http.get(url).status_code == 405
-        assert http.post(f"{world.url}/runner/v1/other", content=b"").status_code == 404
+        assert http.post(f"{world.url}/runner/v1/other", content=b"").status_code == 401
         assert http.post(f"{world.url}/runner/../api/v1/tasks", content=b"").status_code == 401
     assert httpx.post(url, content=_report(), trust_env=False).status_code == 401
 

@@ -7,9 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 
 import tidemill
-from tidemill.api import models, objects, packages, problems, runner, server, tasks
+from tidemill.api import models, objects, packages, problems, server, tasks
 from tidemill.api.describe import describe
 from tidemill.api.gate import App, Gate
+from tidemill.api.metrics import RequestMetrics
+from tidemill.api.runner import runner_route
 from tidemill.services.facade import Services
 
 
@@ -17,7 +19,8 @@ def create_app(services: Services, *, body_bytes: int) -> App:
     """The doors of these services. body_bytes: largest body of a call that is no upload (`limits.body_bytes`)."""
     app = bare_app()
     app.state.services = services
-    return Gate(app, services.access, body_bytes=body_bytes)
+    app.router.routes.append(runner_route(services))
+    return Gate(app, services.access, RequestMetrics(services.metrics), body_bytes=body_bytes)
 
 
 def bare_app() -> FastAPI:
@@ -34,7 +37,6 @@ def bare_app() -> FastAPI:
     problems.install(app)
     for router in (tasks.router, models.router, packages.router, objects.router, server.router):
         app.include_router(router)
-    app.router.routes.append(runner.route)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

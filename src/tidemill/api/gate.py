@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from tidemill.api.metrics import RequestMetrics
 from tidemill.api.problems import internal_error, problem_response
+from tidemill.api.runner import REPORT_PATH
 from tidemill.domain.errors import Refused, TidemillError, TooLarge
 from tidemill.services.access import Access
 
@@ -27,7 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
-RUNNER = "/runner/"
+OPEN = PUBLIC | {REPORT_PATH}
 UPLOADS = ("/api/v1/blobs/", "/api/v1/objects/content")
 """Streamed to disk or storage, under limits of their own."""
 PACKAGE_BODIES = ("/api/v1/packages",)
@@ -39,29 +43,38 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,64}")
 class Gate:
     """The layer. body_bytes: largest body of a call that is no upload."""
 
-    def __init__(self, app: App, access: Access, *, body_bytes: int) -> None:
+    def __init__(self, app: App, access: Access, metrics: RequestMetrics, *, body_bytes: int) -> None:
         self._app = app
         self._access = access
+        self._metrics = metrics
         self._body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        begun = time.perf_counter()
         headers = Headers(scope=scope)
         asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        path: str = scope["path"]
         answer = _Answer(send, request_id)
         try:
-            if path not in PUBLIC and not path.startswith(RUNNER):
-                scope["state"]["actor"] = self._access.authenticate(_only(headers, "authorization"))
-            await self._app(scope, self._limited(scope, headers, receive), answer)
+            await self._pass(scope, headers, receive, answer)
+        except ClientDisconnect:
+            pass  # in the middle of its own body; there is nobody to tell
         except TidemillError as error:
             await answer.instead(scope, receive, problem_response(error, request_id))
         except Exception as error:  # noqa: BLE001 - the last resort of every request
-            await answer.instead(scope, receive, internal_error(error, request_id, path))
+            await answer.instead(scope, receive, internal_error(error, request_id, scope["path"]))
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.count(scope["method"], route, answer.status, time.perf_counter() - begun)
+
+    async def _pass(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
+        if scope["path"] not in OPEN:
+            scope["state"]["actor"] = self._access.authenticate(_only(headers, "authorization"))
+        await self._app(scope, self._limited(scope, headers, receive), answer)
 
     def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """`receive`, which raises TooLarge once a body is larger than it may be."""
@@ -92,10 +105,12 @@ class _Answer:
         self._send = send
         self._request_id = request_id.encode()
         self._begun = self._ended = False
+        self.status = 0  # of what was sent; 0: nothing was
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._begun = True
+            self.status = message["status"]
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self._request_id),

@@ -9,7 +9,8 @@ contract that is not spoken here, 503 and 409 try again.
 from __future__ import annotations
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,24 +20,28 @@ from tidemill.services.facade import Services
 from tidemill_runtime.contract import CONTRACT_VERSION, Report
 
 REPORT_PATH = "/runner/v1/report"
-_decoder = msgspec.json.Decoder(Report)
-_encoder = msgspec.json.Encoder()
+THREADS = 16
+"""Reports answered at a time, beside all other calls: no upload and no list may keep instances waiting."""
 
 
-async def _report(request: Request) -> Response:
-    served: Services = request.app.state.services
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise NotAuthenticated("an instance's token is needed.")
-    body = await request.body()
-    try:
-        report = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise InvalidValue(f"this is no report: {error}.", field="body") from error
-    if report.version not in (CONTRACT_VERSION, CONTRACT_VERSION - 1):
-        return Response(status_code=426)
-    orders = await run_in_threadpool(served.report, token.strip(), report)
-    return Response(_encoder.encode(orders), media_type="application/json")
+def runner_route(services: Services) -> Route:
+    """The route, as plain as can be."""
+    decoder = msgspec.json.Decoder(Report)
+    encoder = msgspec.json.Encoder()
+    limiter = CapacityLimiter(THREADS)
 
+    async def report(request: Request) -> Response:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise NotAuthenticated("an instance's token is needed.")
+        body = await request.body()
+        try:
+            said = decoder.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            raise InvalidValue(f"this is no report: {error}.", field="body") from error
+        if said.version not in (CONTRACT_VERSION, CONTRACT_VERSION - 1):
+            return Response(status_code=426)
+        orders = await run_sync(services.report, token.strip(), said, limiter=limiter)
+        return Response(encoder.encode(orders), media_type="application/json")
 
-route = Route(REPORT_PATH, _report, methods=["POST"])
+    return Route(REPORT_PATH, report, methods=["POST"])

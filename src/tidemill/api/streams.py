@@ -113,18 +113,15 @@ async def _watch(request: Request, served: Services, actor: Actor, task: TaskId,
     told = ""
     spoken = time.monotonic()
     while not served.closing():
-        progress = await run_in_threadpool(
-            served.tasks.progress, actor, task
-        )  # before the events: those of the end are told
-        events = await run_in_threadpool(served.tasks.events, actor, task, after, EVENTS_AT_ONCE)
-        for event in events.items:
+        progress, events = await run_in_threadpool(served.tasks.follow, actor, task, after, EVENTS_AT_ONCE)
+        for event in events:
             after = event.id
             yield _sse("event", after, event)
         shown = progress.model_dump_json(exclude={"seconds"})
         if shown != told:
             told, spoken = shown, time.monotonic()
             yield _sse("progress", after, progress)
-        if len(events.items) == EVENTS_AT_ONCE:
+        if len(events) == EVENTS_AT_ONCE:
             continue
         if progress.final:
             yield _sse("end", after, progress)

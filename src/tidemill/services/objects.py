@@ -15,7 +15,7 @@ from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.services.access import Actor, check_allowed
 from tidemill.services.queries import decode_cursor, encode_cursor
 from tidemill.services.regions import Regions, find_region
-from tidemill.wire.views import DeletedView, ObjectView, Page
+from tidemill.wire.views import DeletedView, ObjectView, Page, readable
 
 
 @dataclass(frozen=True)
@@ -119,5 +119,9 @@ def open_object(objects: Objects, location: Location) -> Opened:
 def _view(info: ObjectInfo, location: Location) -> ObjectView:
     modified = datetime.fromtimestamp(info.modified, UTC)
     return ObjectView(
-        name=info.name, location=str(location), size_bytes=info.size, etag=info.etag, modified_at=modified
+        name=readable(info.name),
+        location=readable(str(location)),
+        size_bytes=info.size,
+        etag=info.etag,
+        modified_at=modified,
     )

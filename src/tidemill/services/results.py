@@ -37,6 +37,7 @@ from tidemill.wire.views import (
     PreviewView,
     ReceiptView,
     ResultObjectView,
+    readable,
 )
 
 GROUPED_MAX = 200_000
@@ -137,17 +138,7 @@ class Results:
             examples.setdefault(fingerprint, error)
         groups = sorted(counts, key=lambda each: (-counts[each], each))
         return Page[ErrorGroupView](
-            items=[
-                ErrorGroupView(
-                    fingerprint=each,
-                    fault=examples[each].get("fault") or "",
-                    type=examples[each].get("type") or "",
-                    message=examples[each].get("message") or "",
-                    count=counts[each],
-                    example=_error_view(examples[each]),
-                )
-                for each in groups
-            ],
+            items=[_group(each, counts[each], _error_view(examples[each])) for each in groups],
             total=len(groups) if seen <= GROUPED_MAX else None,
         )
 
@@ -235,8 +226,8 @@ def _json_lines(output: _Output, name: str) -> Iterator[dict[str, Any]]:
 
 def _result_view(folder: Location, line: Mapping[str, Any]) -> ResultObjectView:
     return ResultObjectView(
-        name=line["name"],
-        location=str(folder.child(line["name"])),
+        name=readable(line["name"]),
+        location=readable(str(folder.child(line["name"]))),
         kind="result",
         size_bytes=line["size"],
         sha256=line["sha256"],
@@ -245,7 +236,19 @@ def _result_view(folder: Location, line: Mapping[str, Any]) -> ResultObjectView:
 
 
 def _error_view(error: Mapping[str, Any]) -> ErrorView:
-    return ErrorView.model_validate({key: value for key, value in error.items() if value is not None})
+    told = {key: readable(value) if isinstance(value, str) else value for key, value in error.items()}
+    return ErrorView.model_validate({key: value for key, value in told.items() if value is not None})
+
+
+def _group(fingerprint: str, count: int, example: ErrorView) -> ErrorGroupView:
+    return ErrorGroupView(
+        fingerprint=fingerprint,
+        fault=example.fault,
+        type=example.type,
+        message=example.message,
+        count=count,
+        example=example,
+    )
 
 
 def _skipped(cursor: str | None) -> int:

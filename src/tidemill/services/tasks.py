@@ -146,11 +146,18 @@ class Tasks:
 
     def progress(self, actor: Actor, task: TaskId) -> ProgressView:
         with self._store.read() as tx:
-            row = own_task(tx, actor, task)
-            run = latest_run(tx, row)
-            instances = list_instances(tx, run.id)
-            standing = self._standing(tx, row, run)
-        return progress_view(row, run, instances, standing, self._clock.now())
+            return self._progress(tx, own_task(tx, actor, task))
+
+    def follow(self, actor: Actor, task: TaskId, after: int, limit: int) -> tuple[ProgressView, Sequence[EventView]]:
+        """Where the task is, and its events with an id above `after`: at the end of a task all of them."""
+        with self._store.read() as tx:
+            progress = self._progress(tx, own_task(tx, actor, task))  # first, so that no event of the end is missing
+            return progress, [event_view(event) for event in list_events(tx, task, after=after, limit=limit)]
+
+    def _progress(self, tx: Tx, row: TaskRow) -> ProgressView:
+        run = latest_run(tx, row)
+        instances = list_instances(tx, run.id)
+        return progress_view(row, run, instances, self._standing(tx, row, run), self._clock.now())
 
     def runs(self, actor: Actor, task: TaskId) -> Page[RunView]:
         """Newest first."""

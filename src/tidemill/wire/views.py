@@ -42,6 +42,11 @@ def _cell(value: object) -> str:
     return text if len(text) <= 300 else text[:300] + " …"
 
 
+def readable(text: str) -> str:
+    """Text that can be sent: names of local files need not be Unicode, and what is none of it is shown as `?`."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Page(View, Generic[T]):
     """One page of a list. Pass `next_cursor` as `cursor` for the next one; null: this is the last."""
 
