@@ -45,9 +45,9 @@ def decode_block(data: memoryview) -> Optional[list[Any]]:
 def _one_on_each_line(block: bytes, values: int) -> bool:
     """Whether the lines are `values` in number, and a value ends and another begins at each line's end.
 
-    JSON never has `}` and `{` side by side inside a value. So as many of these pairs across a line's end as there are line
-    ends leave no line with two values and none with half of one. Only objects and arrays, without blanks around them, are
-    known that way; whatever else comes is decoded line by line.
+    JSON never has `}` and `{` side by side inside a value. So as many of these pairs across a line's end as there are
+    line ends leave no line with two values and none with half of one. Only objects and arrays, without blanks around
+    them, are known that way; whatever else comes is decoded line by line.
     """
     end = b"\r\n" if block.endswith(b"\r\n") else b"\n"
     last = -len(end) - 1 if block.endswith(end) else -1
