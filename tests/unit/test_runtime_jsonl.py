@@ -1,6 +1,7 @@
 """A block of JSON lines is taken at once only if each line holds one value."""
 
 import pytest
+
 from tidemill_runtime.codec.jsonl import decode_block
 
 

@@ -1,27 +1,27 @@
 """Every error that Tidemill raises on purpose. Each class owns its code and its HTTP status.
 
-    TidemillError
-    ├── Refused                      the request is wrong: nothing was started, charged or written (exit status 2)
-    │   ├── InvalidValue             a field has a value that cannot be (names field, value, remedy)
-    │   │   └── UnknownKey           a key that does not exist (suggests the nearest)
-    │   ├── NotFound                 no such task, model, object …
-    │   ├── Conflict                 it exists already, is in use, or is in a state that does not allow this
-    │   ├── OutputTaken              the output folder belongs to another task or holds other results
-    │   ├── NotAuthenticated         no credential, or a wrong one
-    │   ├── NotAllowed               a good credential, but not for this
-    │   ├── TooLarge                 larger than a limit that is named
-    │   └── LimitExceeded            too many, too fast
-    ├── Temporary                    may go away by itself: try again
-    │   ├── StorageUnavailable       object storage does not answer, or answers 5xx
-    │   ├── StorageFull              no space left
-    │   ├── StoreUnavailable         the database does not answer or is busy
-    │   └── ServerUnreachable        the Tidemill server does not answer (raised by the client)
-    └── Permanent                    will not go away by itself
-        ├── StorageDenied            object storage refuses the credential
-        ├── InputChanged             an input object is not the one that was listed
-        ├── PartDamaged              a committed part is missing or not what was committed
-        ├── EngineFailed             the engine cannot place or see instances
-        └── IllegalTransition        a status change that the transition table forbids (a bug)
+TidemillError
+├── Refused                      the request is wrong: nothing was started, charged or written (exit status 2)
+│   ├── InvalidValue             a field has a value that cannot be (names field, value, remedy)
+│   │   └── UnknownKey           a key that does not exist (suggests the nearest)
+│   ├── NotFound                 no such task, model, object …
+│   ├── Conflict                 it exists already, is in use, or is in a state that does not allow this
+│   ├── OutputTaken              the output folder belongs to another task or holds other results
+│   ├── NotAuthenticated         no credential, or a wrong one
+│   ├── NotAllowed               a good credential, but not for this
+│   ├── TooLarge                 larger than a limit that is named
+│   └── LimitExceeded            too many, too fast
+├── Temporary                    may go away by itself: try again
+│   ├── StorageUnavailable       object storage does not answer, or answers 5xx
+│   ├── StorageFull              no space left
+│   ├── StoreUnavailable         the database does not answer or is busy
+│   └── ServerUnreachable        the Tidemill server does not answer (raised by the client)
+└── Permanent                    will not go away by itself
+    ├── StorageDenied            object storage refuses the credential
+    ├── InputChanged             an input object is not the one that was listed
+    ├── PartDamaged              a committed part is missing or not what was committed
+    ├── EngineFailed             the engine cannot place or see instances
+    └── IllegalTransition        a status change that the transition table forbids (a bug)
 """
 
 from __future__ import annotations

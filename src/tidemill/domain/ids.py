@@ -1,7 +1,7 @@
 """Identifiers. A leaf: imported everywhere, imports nothing of ours.
 
-A task is `batch-` and sixteen characters that sort by time of creation; its runs and their instances are named after it,
-so that a person who sees one in a log knows where it belongs.
+A task is `batch-` and sixteen characters that sort by time of creation; its runs and their instances are named after
+it, so that a person who sees one in a log knows where it belongs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where objects are: `cos://bucket/key`, `s3://bucket/key`, `file:///path` or a plain path.
 
-Addresses are taken literally: `%`, `#`, `+`, spaces and Chinese are part of the name, nothing is decoded. A path ending in
-`/` is a folder. Paths that climb (`..`) or hide (`//`, `.`, control characters) are refused.
+Addresses are taken literally: `%`, `#`, `+`, spaces and Chinese are part of the name, nothing is decoded. A path ending
+in `/` is a folder. Paths that climb (`..`) or hide (`//`, `.`, control characters) are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BUCKET_SCHEMES = ("cos", "s3")
 
 @dataclass(frozen=True, order=True)
 class Location:
-    """One object or folder. bucket is None for a local path; then key is absolute. A folder's key ends in `/` or is empty."""
+    """One object or folder. bucket None: a local path, key is absolute. A folder's key ends in `/` or is empty."""
 
     scheme: str
     bucket: str | None
@@ -78,7 +78,7 @@ def _local(text: str, field: str, base: str | None) -> Location:
         if base is None:
             raise InvalidValue(f"{text!r} is not an absolute path.", field=field, remedy="Give it from the root on.")
         text = f"{base.rstrip('/')}/{text}"
-    folder = text.endswith("/") or text.endswith(("/.", "/.."))
+    folder = text.endswith(("/", "/.", "/.."))
     path = posixpath.normpath(text)
     _check_characters(path, text, field)
     if path.startswith("//"):
@@ -90,7 +90,9 @@ def _check_key(key: str, text: str, field: str) -> None:
     _check_characters(key, text, field)
     parts = key.split("/")
     if any(part in (".", "..") for part in parts) or "" in parts[:-1]:
-        raise InvalidValue(f"{text!r} has an empty, `.` or `..` part.", field=field, remedy="Write the path without it.")
+        raise InvalidValue(
+            f"{text!r} has an empty, `.` or `..` part.", field=field, remedy="Write the path without it."
+        )
 
 
 def _check_characters(key: str, text: str, field: str) -> None:

@@ -57,7 +57,7 @@ class Engine(Protocol):
         """What became of them, one observation each, in the same order."""
 
     def terminate(self, instances: Sequence[InstanceId], grace_s: float) -> None:
-        """Asks them to end (SIGTERM) and kills what is left after the grace. Returns at once; ended ones are no error."""
+        """Asks them to end (SIGTERM), kills what is left after the grace. Returns at once; ended ones are no error."""
 
     def forget(self, instances: Sequence[InstanceId]) -> None:
         """Kills what is left of them and removes their scratch folders. Logs are kept until `drop_logs_before`."""

@@ -87,8 +87,9 @@ class Tasks:
             if row.status not in FINAL:
                 raise Conflict(f"the task is {row.status}.", field="task", remedy="Stop it, and wait for its end.")
             runs = list_runs(tx, task)
-            for run in runs:  # from here on it cannot be resumed
-                set_run(tx, run.id, {"sweep_at": None})
+            for run in runs:  # from here on it cannot be resumed; if this is cut short, the sweep goes on with it
+                if run.sweep_at is not None:
+                    set_run(tx, run.id, {"sweep_at": 0.0})
             kept = [instance for run in runs for instance in kept_instances(tx, run.id)]
         self._remove_staging(row, kept)
         delete_plans(self._store, task)
