@@ -91,10 +91,14 @@ async def _validation(request: Request, error: Exception) -> Response:
 def _finding(found: Mapping[str, Any], model: type[BaseModel] | None) -> TidemillError:
     where, *path = found["loc"] or ("body",)
     if found["type"] == "json_invalid":
-        return InvalidValue("the body is not JSON.", remedy="Send JSON with Content-Type: application/json.")
+        return not_json()
     if where == "body" and not path and found["type"] != "value_error":
         return InvalidValue("a JSON object is needed as the body.", remedy="Send Content-Type: application/json.")
     return explain({**found, "loc": tuple(path)}, model if where == "body" else None)
+
+
+def not_json() -> InvalidValue:
+    return InvalidValue("the body is not JSON.", remedy="Send JSON with Content-Type: application/json.")
 
 
 def _sentence(error: TidemillError) -> str:

@@ -38,7 +38,10 @@ Params = Mapping[str, str | int | float | bool | list[str] | None]
 ATTEMPTS = 6
 """Of a call that may be repeated: about ten seconds, enough for a server that is being restarted."""
 PAUSE_S = 0.2
-TIMEOUT = httpx.Timeout(connect=5.0, read=60.0, write=60.0, pool=60.0)
+ANSWER_S = 60.0
+LONG_ANSWER_S = 3600.0
+"""For what takes as long as there is data: the end of an upload, the unpacking of an archive."""
+TIMEOUT = httpx.Timeout(connect=5.0, read=ANSWER_S, write=60.0, pool=60.0)
 AGAIN_STATUS = frozenset({429, 502, 503, 504})
 
 
@@ -139,13 +142,16 @@ class Connection:
         *,
         idempotency_key: str | None = None,
         again: bool = False,
+        answer_s: float = ANSWER_S,
     ) -> M:
         """body: JSON. Repeated after a lost answer only under an idempotency key, or where `again` says that it does
         no harm.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         again = again or idempotency_key is not None
-        return _read(self.send("POST", path, params=params, json=body, headers=headers, again=again), view)
+        return _read(
+            self.send("POST", path, params=params, json=body, headers=headers, again=again, answer_s=answer_s), view
+        )
 
     def patch(self, path: str, view: type[M], body: object, params: Params | None = None) -> M:
         return _read(self.send("PATCH", path, params=params, json=body, again=True), view)
@@ -161,7 +167,8 @@ class Connection:
     ) -> M:
         """content of `size` bytes."""
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        return _read(self.send("PUT", path, params=params, content=content, headers=headers), view)
+        sent = self.send("PUT", path, params=params, content=content, headers=headers, answer_s=LONG_ANSWER_S)
+        return _read(sent, view)
 
     def delete(self, path: str, view: type[M], params: Params | None = None) -> M:
         return _read(self.send("DELETE", path, params=params), view)
@@ -176,10 +183,10 @@ class Connection:
         json: object = None,
         content: Content | None = None,
         again: bool | None = None,
-        ok: Iterable[int] = (),
+        answer_s: float = ANSWER_S,
     ) -> httpx.Response:
-        """One call and its answer. again: whether it may be repeated (None: as the method allows). ok: statuses
-        beside 2xx.
+        """One call and its answer. again: whether it may be repeated (None: as the method allows). answer_s:
+        how long the server may take for it.
 
         Raises the error that the server answered with, or ServerUnreachable.
         """
@@ -187,11 +194,11 @@ class Connection:
         for attempt in patient(ATTEMPTS if repeatable else 1):
             with attempt, _network(self.url):
                 body = content() if callable(content) else content
+                timeout = httpx.Timeout(connect=5.0, read=answer_s, write=60.0, pool=60.0)
                 response = self._http.request(
-                    method, path, params=_clean(params), headers=headers, json=json, content=body
+                    method, path, params=_clean(params), headers=headers, json=json, content=body, timeout=timeout
                 )
-                if response.status_code not in ok:
-                    raise_problem(response)
+                raise_problem(response)
         return response
 
     @contextmanager

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidemill.client.connection import Connection, segment
+from tidemill.client.connection import LONG_ANSWER_S, Connection, segment
 from tidemill.client.packages import OnUpload, PackagesClient
 from tidemill.client.paging import every
 from tidemill.wire.views import DeletedView, ModelView, PackageView, Page, VersionView
@@ -37,7 +37,8 @@ class ModelsClient:
         else:
             body = {"package": self._packages.upload_folder(source, progress=progress).digest}
         body |= {"description": description, "labels": labels or {}}
-        return self._connection.post(f"/api/v1/models/{segment(name)}/versions", VersionView, body, {"region": region})
+        path = f"/api/v1/models/{segment(name)}/versions"
+        return self._connection.post(path, VersionView, body, {"region": region}, answer_s=LONG_ANSWER_S)
 
     def list(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.client.connection import Connection
+from tidemill.client.connection import LONG_ANSWER_S, Connection
 from tidemill.domain.errors import NotFound
 from tidemill.domain.package import PackageFile
 from tidemill.objects.folders import scan_folder
@@ -56,7 +56,7 @@ class PackagesClient:
             self._upload(path / file.path, file.sha256, state)
             state.file_done()
         body = {"files": [vars(file) for file in files]}
-        return self._connection.post("/api/v1/packages", PackageView, body, again=True)
+        return self._connection.post("/api/v1/packages", PackageView, body, again=True, answer_s=LONG_ANSWER_S)
 
     def upload_file(self, file: str | os.PathLike[str], *, progress: OnUpload | None = None) -> str:
         """Uploads one file as a blob (an archive, for example); its sha256."""

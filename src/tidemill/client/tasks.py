@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from tidemill.client.connection import Connection, segment
+from tidemill.client.connection import LONG_ANSWER_S, Connection, segment
 from tidemill.client.downloads import download
 from tidemill.client.packages import OnUpload, PackagesClient
 from tidemill.client.paging import every
@@ -68,15 +68,10 @@ class TasksClient:
                 body[key] = PACKAGE_PREFIX + self._packages.upload_folder(folder, progress=progress, field=key).digest
         key = idempotency_key or secrets.token_hex(16)
         try:
-            return self._connection.post("/api/v1/tasks", TaskView, body, idempotency_key=key)
-        except NotFound as error:
-            # A bare name is one of the repository here, but a folder for `tidemill run`.
-            named = body.get("model")
-            if error.field != "model" or named is None or not Path(named).is_dir():
-                raise
-            raise NotFound(
-                error.message, field="model", remedy=f"For the folder of that name, write ./{named}."
-            ) from error
+            key = idempotency_key or secrets.token_hex(16)
+        return self._connection.post(
+            "/api/v1/tasks", TaskView, body, idempotency_key=key, answer_s=LONG_ANSWER_S
+        )
 
     def list(
         self,
