@@ -68,10 +68,15 @@ class TasksClient:
                 body[key] = PACKAGE_PREFIX + self._packages.upload_folder(folder, progress=progress, field=key).digest
         key = idempotency_key or secrets.token_hex(16)
         try:
-            key = idempotency_key or secrets.token_hex(16)
-        return self._connection.post(
-            "/api/v1/tasks", TaskView, body, idempotency_key=key, answer_s=LONG_ANSWER_S
-        )
+            return self._connection.post("/api/v1/tasks", TaskView, body, idempotency_key=key, answer_s=LONG_ANSWER_S)
+        except NotFound as error:
+            # A bare name is one of the repository here, but a folder for `tidemill run`.
+            named = body.get("model")
+            if error.field != "model" or named is None or not Path(named).is_dir():
+                raise
+            raise NotFound(
+                error.message, field="model", remedy=f"For the folder of that name, write ./{named}."
+            ) from error
 
     def list(
         self,
