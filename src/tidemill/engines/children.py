@@ -7,6 +7,7 @@ reason.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -22,6 +23,8 @@ PASSED_ON = (
     *("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 """What an instance gets of the user's own environment: where programs, libraries and caches are. No keys."""
+
+_PREFIX = "tidemill-run-"
 
 
 @dataclass
@@ -46,11 +49,20 @@ class Child:
 
 
 class Children:
-    """Starts them; `close` removes the folder. Everything from one thread: they die with the one that starts them."""
+    """Starts them; `close` removes the folder. Everything from one thread: they die with the one that starts them.
+
+    A process that is killed leaves its folder, and with its life the lock on it: whoever closes after it removes it.
+    """
 
     def __init__(self) -> None:
-        self.root = f"{os.environ.get('TMPDIR') or '/tmp'}/tidemill-{os.urandom(6).hex()}"  # noqa: S108 - made for us alone
-        os.mkdir(self.root, 0o700)
+        self._beside = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what lies there is made for us alone
+        name = os.urandom(6).hex()
+        made = f"{self._beside}/tidemill.{name}"
+        os.mkdir(made, 0o700)
+        self._lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.root = f"{self._beside}/{_PREFIX}{name}"
+        os.rename(made, self.root)  # locked by the time that others look for it
         self._ahead: Child | None = None
 
     def start_ahead(self) -> None:
@@ -74,7 +86,26 @@ class Children:
             self._ahead.process.communicate()
             self._ahead.socket.close()
             self._ahead = None
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self._lock >= 0:
+            shutil.rmtree(self.root, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what killed processes of this user have left."""
+        for name in os.listdir(self._beside):
+            folder = f"{self._beside}/{name}"
+            if not name.startswith(_PREFIX):
+                continue
+            with suppress(OSError):  # another's, at work, or gone meanwhile
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    if os.fstat(fd).st_uid == os.geteuid():
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(fd)
 
     def _spawn(self, name: str) -> Child:
         folder = f"{self.root}/{name}"
