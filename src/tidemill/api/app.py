@@ -11,7 +11,7 @@ from tidemill.api import models, objects, packages, problems, server, tasks
 from tidemill.api.describe import describe
 from tidemill.api.gate import App, Gate
 from tidemill.api.metrics import RequestMetrics
-from tidemill.api.runner import runner_route
+from tidemill.api.runner import RunnerDoor
 from tidemill.services.facade import Services
 
 
@@ -19,8 +19,7 @@ def create_app(services: Services, *, body_bytes: int) -> App:
     """The doors of these services. body_bytes: largest body of a call that is no upload (`limits.body_bytes`)."""
     app = bare_app()
     app.state.services = services
-    app.router.routes.append(runner_route(services))
-    return Gate(app, services.access, RequestMetrics(services.metrics), body_bytes=body_bytes)
+    return Gate(app, RunnerDoor(services), services.access, RequestMetrics(services.metrics), body_bytes=body_bytes)
 
 
 def bare_app() -> FastAPI:

@@ -31,7 +31,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
-OPEN = PUBLIC | {REPORT_PATH}
 UPLOADS = ("/api/v1/blobs/", "/api/v1/objects/content")
 """Streamed to disk or storage, under limits of their own."""
 PACKAGE_BODIES = ("/api/v1/packages",)
@@ -41,10 +40,11 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z_.:-]{1,64}")
 
 
 class Gate:
-    """The layer. body_bytes: largest body of a call that is no upload."""
+    """The layer. app: the JSON API. runner: what answers REPORT_PATH. body_bytes: largest body that is no upload."""
 
-    def __init__(self, app: App, access: Access, metrics: RequestMetrics, *, body_bytes: int) -> None:
+    def __init__(self, app: App, runner: App, access: Access, metrics: RequestMetrics, *, body_bytes: int) -> None:
         self._app = app
+        self._runner = runner
         self._access = access
         self._metrics = metrics
         self._body_bytes = body_bytes
@@ -68,13 +68,14 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - the last resort of every request
             await answer.instead(scope, receive, internal_error(error, request_id, scope["path"]))
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = REPORT_PATH if scope["path"] == REPORT_PATH else getattr(scope.get("route"), "path", "none")
             self._metrics.count(scope["method"], route, answer.status, time.perf_counter() - begun)
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
-        if scope["path"] not in OPEN:
+        to_runner = scope["path"] == REPORT_PATH
+        if not to_runner and scope["path"] not in PUBLIC:
             scope["state"]["actor"] = self._access.authenticate(_only(headers, "authorization"))
-        await self._app(scope, self._limited(scope, headers, receive), answer)
+        await (self._runner if to_runner else self._app)(scope, self._limited(scope, headers, receive), answer)
 
     def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """`receive`, which raises TooLarge once a body is larger than it may be."""

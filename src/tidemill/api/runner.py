@@ -13,7 +13,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tidemill.domain.errors import InvalidValue, NotAuthenticated
 from tidemill.services.facade import Services
@@ -24,24 +24,31 @@ THREADS = 16
 """Reports answered at a time, beside all other calls: no upload and no list may keep instances waiting."""
 
 
-def runner_route(services: Services) -> Route:
-    """The route, as plain as can be."""
-    decoder = msgspec.json.Decoder(Report)
-    encoder = msgspec.json.Encoder()
-    limiter = CapacityLimiter(THREADS)
+class RunnerDoor:
+    """An ASGI application for REPORT_PATH alone, in front of the router: nothing is matched or validated twice."""
 
-    async def report(request: Request) -> Response:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._decoder = msgspec.json.Decoder(Report)
+        self._encoder = msgspec.json.Encoder()
+        self._limiter = CapacityLimiter(THREADS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(Request(scope, receive))
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return Response(status_code=405, headers={"Allow": "POST"})
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise NotAuthenticated("an instance's token is needed.")
         body = await request.body()
         try:
-            said = decoder.decode(body)
+            said = self._decoder.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
             raise InvalidValue(f"this is no report: {error}.", field="body") from error
         if said.version not in (CONTRACT_VERSION, CONTRACT_VERSION - 1):
             return Response(status_code=426)
-        orders = await run_sync(services.report, token.strip(), said, limiter=limiter)
-        return Response(encoder.encode(orders), media_type="application/json")
-
-    return Route(REPORT_PATH, report, methods=["POST"])
+        orders = await run_sync(self._services.report, token.strip(), said, limiter=self._limiter)
+        return Response(self._encoder.encode(orders), media_type="application/json")
