@@ -9,8 +9,9 @@ from fastapi import APIRouter, Path, Query, Response
 
 from tidemill.api.common import Asking, Cursor, Limit, Region, Served, problems
 from tidemill.domain.references import version_of
+from tidemill.wire.package_views import ModelView, PackageView, VersionView
 from tidemill.wire.requests import ModelPatch, VersionRequest
-from tidemill.wire.views import DeletedView, ModelView, PackageView, Page, VersionView
+from tidemill.wire.views import DeletedView, Page
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 Selector = Annotated[str, Path(max_length=60, description="A number, or `latest`: the newest that is READY.")]

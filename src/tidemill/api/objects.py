@@ -10,7 +10,8 @@ from starlette.responses import StreamingResponse
 
 from tidemill.api.common import BINARY_BODY, Asking, Cursor, Limit, Region, Served, problems
 from tidemill.api.streams import announced_size, blocking, download, upload_chunks
-from tidemill.wire.views import DeletedView, ObjectView, Page
+from tidemill.wire.package_views import ObjectView
+from tidemill.wire.views import DeletedView, Page
 
 router = APIRouter(prefix="/api/v1/objects", tags=["objects"])
 Path = Annotated[

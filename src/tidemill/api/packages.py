@@ -13,9 +13,9 @@ from tidemill.api.problems import not_json
 from tidemill.api.streams import announced_size, upload_chunks
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.package import PackageFile
+from tidemill.wire.package_views import BlobsView, BlobView, PackageView
 from tidemill.wire.requests import BlobsRequest, PackageRequest
 from tidemill.wire.sections import read
-from tidemill.wire.views import BlobsView, BlobView, PackageView
 
 router = APIRouter(prefix="/api/v1", tags=["packages"])
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex.")]

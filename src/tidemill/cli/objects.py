@@ -14,7 +14,7 @@ from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.wire.quantities import format_bytes
 
 if TYPE_CHECKING:
-    from tidemill.wire.views import ObjectView
+    from tidemill.wire.package_views import ObjectView
 
 app = typer.Typer(no_args_is_help=True, help="Objects of the server's buckets: put, get, list, delete.")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tidemill.client.connection import LONG_ANSWER_S, Connection, segment
 from tidemill.client.packages import OnUpload, PackagesClient
 from tidemill.client.paging import every
-from tidemill.wire.views import DeletedView, ModelView, PackageView, Page, VersionView
+from tidemill.wire.package_views import ModelView, PackageView, VersionView
+from tidemill.wire.views import DeletedView, Page
 
 
 class ModelsClient:

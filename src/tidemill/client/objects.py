@@ -11,7 +11,8 @@ from tidemill.client.downloads import download
 from tidemill.client.packages import read_chunks
 from tidemill.client.paging import every
 from tidemill.domain.errors import InvalidValue, NotFound
-from tidemill.wire.views import DeletedView, ObjectView, Page
+from tidemill.wire.package_views import ObjectView
+from tidemill.wire.views import DeletedView, Page
 
 _CONTENT = "/api/v1/objects/content"
 

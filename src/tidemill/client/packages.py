@@ -12,7 +12,7 @@ from tidemill.client.connection import LONG_ANSWER_S, Connection
 from tidemill.domain.errors import NotFound
 from tidemill.domain.package import PackageFile
 from tidemill.objects.folders import scan_folder
-from tidemill.wire.views import BlobsView, BlobView, PackageView
+from tidemill.wire.package_views import BlobsView, BlobView, PackageView
 
 CHUNK_BYTES = 1024 * 1024
 ASK_AT_ONCE = 5_000

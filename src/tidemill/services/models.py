@@ -26,10 +26,11 @@ from tidemill.services.queries import decode_cursor, encode_cursor
 from tidemill.store.base import Store, Tx
 from tidemill.store.models_tables import VersionStatus, model_versions, models
 from tidemill.store.tables import tasks
+from tidemill.wire.package_views import ModelView, PackageView, VersionView
 from tidemill.wire.quantities import format_bytes
 from tidemill.wire.requests import ModelPatch, VersionRequest
 from tidemill.wire.taskfile import check_name
-from tidemill.wire.views import DeletedView, ModelView, PackageView, Page, VersionView
+from tidemill.wire.views import DeletedView, Page
 from tidemill_runtime.models.inspect import ENTRY, PackageError, PackageInfo, inspect_package
 
 FORMAT_SERVICE = "model_service"

@@ -15,7 +15,8 @@ from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.services.access import Actor, check_allowed
 from tidemill.services.queries import decode_cursor, encode_cursor
 from tidemill.services.regions import Regions, find_region
-from tidemill.wire.views import DeletedView, ObjectView, Page, readable
+from tidemill.wire.package_views import ObjectView
+from tidemill.wire.views import DeletedView, Page, readable
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tidemill.store.blobs import Blobs, BlobWriter, check_sha256
 from tidemill.store.models_tables import model_versions
 from tidemill.store.packages_tables import packages
 from tidemill.store.tables import runs, tasks
-from tidemill.wire.views import FileEntry, PackageView
+from tidemill.wire.package_views import FileEntry, PackageView
 
 UNUSED_S = 24 * 3600.0
 """Uploads that no package needs, and packages that nothing uses, are kept this long: the next try needs no upload."""
