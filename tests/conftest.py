@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ settings.register_profile(
     "soak", deadline=None, max_examples=2_000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(PROFILE)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background with SIGINT ignored, and whatever is started inherits that: then
+    # nothing that the tests start could be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEEDS = {"postgres_url": "postgres", "s3": "s3"}
 """Fixtures that need a real server, and the marker that a test gets by using one."""

@@ -257,9 +257,8 @@ def test_files_are_records(bench: Bench) -> None:
     done = bench.run(bench.whole(per_split=50), input=InputFormat("file"), result=ResultFormat(form="named"))
     found = [json.loads(line) for line in done.results()["part"].splitlines()]
     assert found == [
-        {"path": f"sub dir/{number:03d} 图#%.bin", "prediction": number}
+        None if number in (17, 40) else {"path": f"sub dir/{number:03d} 图#%.bin", "prediction": number}
         for number in range(90)
-        if number not in (17, 40)
     ]
     assert [(name[8:11], record.fault) for name, _, record in done.errors()] == [
         ("017", "crash"),
