@@ -38,7 +38,7 @@ test-minio: setup ## Run what needs S3, on a real MinIO that is started for it
 	dev/with-servers minio postgres -- $(PYTEST) -m "s3 and not soak and not kill"
 
 test-kill: setup ## Run the seeded sample of the tests that kill server and instances
-	dev/with-servers postgres -- $(PYTEST) -m "kill and not soak"
+	dev/with-servers postgres minio -- $(PYTEST) -m "kill and not soak"
 
 test-runtime: setup ## Run the runtime's tests on Python 3.9, or the oldest there is, without the control plane
 	dev/test-runtime $(TEST_ARGS)
