@@ -114,21 +114,31 @@ def test_preprocess_predict_postprocess(tmp_path: Path) -> None:
 
 
 class Array:
-    def __init__(self, values: Any) -> None:
+    def __init__(self, *values: Any) -> None:
         self.values = values
+        self.shape = (len(values),) if values else ()
 
     def tolist(self) -> Any:
-        return self.values
+        return list(self.values)
+
+
+def predictions(value: Any, count: int) -> list[Any]:
+    return returned.listed(returned.checked(value, count))
 
 
 def test_what_a_model_may_return() -> None:
-    assert returned.as_list((1, 2), 2) == [1, 2]
-    assert returned.as_list(iter([1, 2]), 2) == [1, 2]
-    assert returned.as_list(Array([1, 2]), 2) == [1, 2]
-    assert returned.as_list({"a": [1, 2], "b": Array([3, 4])}, 2) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+    assert predictions((1, 2), 2) == [1, 2]
+    assert predictions(iter([1, 2]), 2) == [1, 2]
+    assert predictions(Array(1, 2), 2) == [1, 2]
+    assert predictions({"a": [1, 2], "b": Array(3, 4)}, 2) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
 
 
-@pytest.mark.parametrize("value", [None, 5, "ab", [1], {"a": [1, 2], "b": [1]}, Array(3), {"a": 1}])
+def test_columns_stay_columns() -> None:
+    columns = {"a": [1, 2], "b": Array(3, 4)}
+    assert returned.checked(columns, 2) is columns
+
+
+@pytest.mark.parametrize("value", [None, 5, "ab", [1], iter([1]), {"a": [1, 2], "b": [1]}, Array(), {"a": 1}, {}])
 def test_what_it_may_not(value: Any) -> None:
     with pytest.raises(returned.WrongLength):
-        returned.as_list(value, 2)
+        returned.checked(value, 2)

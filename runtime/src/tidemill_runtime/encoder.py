@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 import msgspec
 
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.isolation import Outcome
-from tidemill_runtime.suspicion import Failure
+from tidemill_runtime.isolation import Piece
+from tidemill_runtime.models.returned import listed
 
 if TYPE_CHECKING:
     from tidemill_runtime.codec.records import Records
     from tidemill_runtime.contract import InputObject, ResultFormat
 
-Encoded = tuple[list[bytes], dict[int, Failure]]
-"""A line for each item of a mini-batch (b"" where it failed) and the failures, by index from its first."""
-
 
 class Encoder(Protocol):
-    """failed_line: what a failed record leaves in the result."""
+    """What a lease leaves in its part's data. One and the same prediction is the same bytes wherever it stands: neither
+    the bounds of mini-batches nor what failed beside it may show.
+    """
 
-    failed_line: bytes
+    def rows(self, records: Records, piece: Piece, first: int, stop: int) -> bytes:
+        """The predictions of the items [first, stop) of a piece, which are rows one after another.
 
-    def block(self, records: Records, first: int, outcome: Outcome) -> bytes:
-        """All predictions of an outcome without failures. Raises what encoding raises."""
+        Raises what encoding raises: then it is asked for fewer of them, until those that fail are found.
+        """
 
-    def lines(self, records: Records, first: int, outcome: Outcome) -> Encoded:
-        """The same one by one, failures and all."""
+    def failed(self, count: int) -> bytes:
+        """What `count` failed records, one after another, leave in the result."""
 
 
 def make_encoder(result: ResultFormat, objects: list[InputObject]) -> Encoder:
@@ -46,28 +46,21 @@ def make_encoder(result: ResultFormat, objects: list[InputObject]) -> Encoder:
 class JsonEncoder:
     """JSON lines in one of the forms: aligned, joined, named. Line n is record n's in each of them."""
 
-    failed_line = b"null\n"
-
     def __init__(self, result: ResultFormat, objects: list[InputObject]) -> None:
         self._encoder = msgspec.json.Encoder(enc_hook=_plain)
         self._form = result.form
         self._keys = result.keys
         self._objects = objects
 
-    def block(self, records: Records, first: int, outcome: Outcome) -> bytes:
-        lines = outcome.predictions if self._bare else self._shaped(records, first, outcome)
-        return self._encoder.encode_lines(lines)
+    def rows(self, records: Records, piece: Piece, first: int, stop: int) -> bytes:
+        predictions = _part(listed(piece.returned), piece, first, stop)
+        bare = self._form == "aligned" and not self._keys
+        return self._encoder.encode_lines(predictions if bare else self._shaped(records, first, predictions))
 
-    def lines(self, records: Records, first: int, outcome: Outcome) -> Encoded:
-        shaped = outcome.predictions if self._bare else self._shaped(records, first, outcome)
-        return _one_by_one(shaped, outcome, lambda value: self._encoder.encode(value) + b"\n")
+    def failed(self, count: int) -> bytes:
+        return b"null\n" * count
 
-    @property
-    def _bare(self) -> bool:
-        return self._form == "aligned" and not self._keys
-
-    def _shaped(self, records: Records, first: int, outcome: Outcome) -> list[Any]:
-        predictions = outcome.predictions
+    def _shaped(self, records: Records, first: int, predictions: list[Any]) -> list[Any]:
         if self._form == "named":
             rows = records.item_rows
             start = records.object
@@ -91,13 +84,11 @@ class JsonEncoder:
 class TextEncoder:
     """Each prediction's own text on a line."""
 
-    failed_line = b"\n"
+    def rows(self, records: Records, piece: Piece, first: int, stop: int) -> bytes:
+        return b"".join(map(_text_line, _part(listed(piece.returned), piece, first, stop)))
 
-    def block(self, records: Records, first: int, outcome: Outcome) -> bytes:
-        return b"".join([_text_line(prediction) for prediction in outcome.predictions])
-
-    def lines(self, records: Records, first: int, outcome: Outcome) -> Encoded:
-        return _one_by_one(outcome.predictions, outcome, _text_line)
+    def failed(self, count: int) -> bytes:
+        return b"\n" * count
 
 
 def _text_line(prediction: Any) -> bytes:
@@ -107,18 +98,10 @@ def _text_line(prediction: Any) -> bytes:
     return line + b"\n"
 
 
-def _one_by_one(values: list[Any], outcome: Outcome, encode: Callable[[Any], bytes]) -> Encoded:
-    lines: list[bytes] = []
-    failed: dict[int, Failure] = dict(outcome.failed)
-    for item, value in enumerate(values):
-        line = b""
-        if item not in failed:
-            try:
-                line = encode(value)
-            except Exception as error:
-                failed[item] = Failure("encode_error", type(error).__name__, str(error), "", 1)
-        lines.append(line)
-    return lines, failed
+def _part(predictions: list[Any], piece: Piece, first: int, stop: int) -> list[Any]:
+    if (first, stop) == (piece.first, piece.stop):
+        return predictions
+    return predictions[first - piece.first : stop - piece.first]
 
 
 def _plain(value: Any) -> Any:

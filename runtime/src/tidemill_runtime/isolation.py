@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board
 from tidemill_runtime.codec.records import Records
-from tidemill_runtime.models.returned import WrongLength, as_list
+from tidemill_runtime.models.returned import WrongLength, checked
 from tidemill_runtime.models.service import Model
 from tidemill_runtime.models.shapes import RECORD, convert
 from tidemill_runtime.suspicion import Failure, Place
@@ -27,10 +27,21 @@ class CannotConvert(Exception):
     """Records that cannot be in one batch of the shape that the model wants."""
 
 
-class Outcome(NamedTuple):
-    """predictions: one for each item, None where `failed` has its index (counted from the first of the call)."""
+class Piece(NamedTuple):
+    """The items [first, stop) of a block, and what the model returned for them, in its own form.
 
-    predictions: list[Any]
+    returned: a list, an array, a frame, a table or a dict of columns with stop - first predictions.
+    """
+
+    first: int
+    stop: int
+    returned: Any
+
+
+class Outcome(NamedTuple):
+    """What became of some items of a block: each is in one piece (they are in order) or in `failed`, by its number."""
+
+    pieces: list[Piece]
     failed: dict[int, Failure]
 
 
@@ -58,44 +69,34 @@ class Isolator:
     def _batch(self, records: Records, first: int, stop: int) -> Outcome:
         started = time.monotonic()
         try:
-            predictions = self._call(records, first, stop, again=False)
+            piece = self._call(records, first, stop, again=False)
         except (Exception, SystemExit) as error:
             failure = _failure(error, 1, self._model.folders)
         else:
             self._sizer.took(stop - first, time.monotonic() - started)
-            return Outcome(predictions, {})
+            return Outcome([piece], {})
         hopeless = self._hopeless()
         if hopeless:
             self._sizer.took(stop - first, time.monotonic() - started)
-        predictions = [None] * (stop - first)
         if stop - first == 1 or (hopeless and not self._works(records, first)):
-            return Outcome(predictions, dict.fromkeys(range(stop - first), failure))
-        failed: dict[int, Failure] = {}
-        self._bisect(records, first, first, stop, 1, predictions, failed)
-        return Outcome(predictions, failed)
+            return Outcome([], dict.fromkeys(range(first, stop), failure))
+        outcome = Outcome([], {})
+        self._bisect(records, first, stop, 1, outcome)
+        return outcome
 
-    def _bisect(
-        self,
-        records: Records,
-        base: int,
-        first: int,
-        stop: int,
-        attempts: int,
-        predictions: list[Any],
-        failed: dict[int, Failure],
-    ) -> None:
+    def _bisect(self, records: Records, first: int, stop: int, attempts: int, outcome: Outcome) -> None:
         """Both halves of [first, stop), which failed as a whole."""
         middle = (first + stop) // 2
         for low, high in ((first, middle), (middle, stop)):
             try:
-                predictions[low - base : high - base] = self._call(records, low, high)
+                outcome.pieces.append(self._call(records, low, high))
                 self._ok = True
                 continue
             except (Exception, SystemExit) as error:
                 if high - low == 1:
-                    failed[low - base] = _failure(error, attempts + 1, self._model.folders)
+                    outcome.failed[low] = _failure(error, attempts + 1, self._model.folders)
             if high - low > 1:  # outside of the handler, or each error would drag those before it along
-                self._bisect(records, base, low, high, attempts + 1, predictions, failed)
+                self._bisect(records, low, high, attempts + 1, outcome)
 
     def _hopeless(self) -> bool:
         return not self._ok and self._failed >= HOPELESS_AFTER
@@ -108,14 +109,14 @@ class Isolator:
             return False
         return True
 
-    def _call(self, records: Records, first: int, stop: int, *, again: bool = True) -> list[Any]:
+    def _call(self, records: Records, first: int, stop: int, *, again: bool = True) -> Piece:
         self._board.predict(self._place.window(first, stop - first, self._limit_s(stop - first)))
         items = records.fresh(first, stop) if again else records.items(first, stop)
         try:
             batch = convert(items, self._model.shape)
         except (ValueError, TypeError) as error:
             raise CannotConvert(f"the records cannot be made a batch of {self._model.shape}: {error}") from error
-        return as_list(self._model.call(batch), stop - first)
+        return Piece(first, stop, checked(self._model.call(batch), stop - first))
 
     def _limit_s(self, count: int) -> float:
         """A call may take the limit of a record, and for more of them what they have been seen to take, four times
@@ -127,7 +128,8 @@ class Isolator:
 
     def _one_by_one(self, records: Records, first: int, stop: int) -> Outcome:
         predictions: list[Any] = []
-        failed: dict[int, Failure] = {}
+        outcome = Outcome([], {})
+        begin = first
         limit_s = self._timeout_s or 0.0
         window = self._place.window
         call, tell = self._model.call, self._board.predict
@@ -137,10 +139,14 @@ class Isolator:
             try:
                 predictions.append(call(item))
             except (Exception, SystemExit) as error:
-                predictions.append(None)
-                failed[index - first] = _failure(error, 1, self._model.folders)
+                outcome.failed[index] = _failure(error, 1, self._model.folders)
+                if predictions:
+                    outcome.pieces.append(Piece(begin, index, predictions))
+                predictions, begin = [], index + 1
+        if predictions:
+            outcome.pieces.append(Piece(begin, stop, predictions))
         self._sizer.took(stop - first, time.monotonic() - started)
-        return Outcome(predictions, failed)
+        return outcome
 
 
 def _failure(error: BaseException, attempts: int, folders: tuple[str, ...]) -> Failure:

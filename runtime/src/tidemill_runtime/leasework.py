@@ -15,13 +15,13 @@ from tidemill_runtime import wire
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board, Totals
 from tidemill_runtime.encoder import make_encoder
-from tidemill_runtime.isolation import Isolator, Outcome
+from tidemill_runtime.isolation import Isolator, Outcome, Piece
 from tidemill_runtime.reading import open_reader
 from tidemill_runtime.sink import PartWriter
 from tidemill_runtime.suspicion import Condemned, Failure, Place, Suspect, Suspicion
 
 if TYPE_CHECKING:
-    from tidemill_runtime.codec.records import Records
+    from tidemill_runtime.codec.records import Bad, Records
     from tidemill_runtime.contract import Lease, Manifest, PartTarget
     from tidemill_runtime.worker import Link
 
@@ -120,46 +120,58 @@ class LeaseWork:
             return Outcome([], {}), first
         verdict = self._suspicion.verdict(self._place, first)
         if verdict is not None:
-            return Outcome([None], {0: verdict}), first + 1
+            return Outcome([], {first: verdict}), first + 1
         stop = self._suspicion.stop(self._place, first, min(records.size, first + self._tools.sizer.size))
         return self._tools.isolator.run(records, self._place, first, stop), stop
 
     def _write(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:
-        """Adds the rows [row, row_stop), whose items the outcome is of, to the part."""
-        rows = row_stop - row
-        if not outcome.failed and len(outcome.predictions) == rows:
-            try:
-                data = self._encoder.block(records, first, outcome)
-            except Exception:  # a prediction that cannot be written: which one is found row by row
-                self._write_rows(records, first, row, row_stop, outcome)
-            else:
-                self._part.add(records.object, data, ok=rows)
-        else:
-            self._write_rows(records, first, row, row_stop, outcome)
-
-    def _write_rows(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:
-        lines, failed = self._encoder.lines(records, first, outcome)
-        part, failed_line = self._part, self._encoder.failed_line
+        """Adds the rows [row, row_stop), whose items from `first` on the outcome is of, to the part."""
+        part = self._part
         start = part.position(records.object) - row
-        pieces = []
-        item = failures = 0
-        for each in range(row, row_stop):
-            failure: Optional[Failure] = None
-            raw: Optional[bytes] = None
-            if item < len(lines) and _row(records, first + item) == each:
-                pieces.append(lines[item])
-                failure = failed.get(item)
-                item += 1
-            elif each in records.bad:
-                bad = records.bad[each]
-                failure, raw = Failure(bad.fault, bad.type, bad.message, "", 0), bad.raw
-            if failure is not None:
-                failures += 1
-                pieces.append(failed_line)
-                place = (records.object + each, 0) if records.of_files else (records.object, start + each)
-                part.error(*place, failure, records.raw(each) if raw is None else raw)
-        ok = len(lines) - len(failed)
-        part.add(records.object, b"".join(pieces), ok=ok, failed=failures, skipped=row_stop - row - ok - failures)
+        data: list[bytes] = []
+        ok = failed = 0
+        pieces = iter(outcome.pieces)
+        piece = next(pieces, None)
+        each, item = row, first
+        while each < row_stop:
+            if piece is not None and item == piece.stop:
+                piece = next(pieces, None)
+            if piece is not None and item >= piece.first and _row(records, item) == each:
+                stop = _unbroken(records, item, piece.stop)
+                broken = self._encode(records, piece, item, stop, data)
+                ok += stop - item - len(broken)
+                failures = [(each + number - item, failure) for number, failure in broken.items()]
+                each, item = each + stop - item, stop
+            else:
+                failures = []
+                failure = outcome.failed.get(item)
+                if failure is not None and _row(records, item) == each:
+                    item += 1
+                    failures.append((each, failure))
+                elif each in records.bad:
+                    failures.append((each, _unread(records.bad[each])))
+                data.append(self._encoder.failed(len(failures)))
+                each += 1
+            failed += len(failures)
+            for number, failure in failures:
+                place = (records.object + number, 0) if records.of_files else (records.object, start + number)
+                part.error(*place, failure, _raw(records, number))
+        skipped = row_stop - row - ok - failed
+        part.add(records.object, b"".join(data), ok=ok, failed=failed, skipped=skipped)
+
+    def _encode(self, records: Records, piece: Piece, first: int, stop: int, data: list[bytes]) -> dict[int, Failure]:
+        """Adds the items [first, stop) to the data; those that cannot be written are found by halving."""
+        try:
+            data.append(self._encoder.rows(records, piece, first, stop))
+            return {}
+        except Exception as error:
+            if stop - first == 1:
+                data.append(self._encoder.failed(1))
+                return {first: Failure("encode_error", type(error).__name__, str(error), "", 1)}
+        middle = (first + stop) // 2
+        broken = self._encode(records, piece, first, middle, data)
+        broken.update(self._encode(records, piece, middle, stop, data))
+        return broken
 
     def _checkpoint(self, records: Records, row: int, item: int) -> None:
         """Commits what is done before this row, if there is anything and the lease for it is here."""
@@ -236,3 +248,24 @@ class LeaseWork:
 
 def _row(records: Records, item: int) -> int:
     return item if records.item_rows is None else records.item_rows[item]
+
+
+def _unbroken(records: Records, item: int, stop: int) -> int:
+    """The end of the items from `item` on, up to `stop`, whose rows follow one another without a gap."""
+    rows = records.item_rows
+    if rows is None or rows[stop - 1] - rows[item] == stop - 1 - item:
+        return stop
+    end = item + 1
+    while end < stop and rows[end] == rows[end - 1] + 1:
+        end += 1
+    return end
+
+
+def _unread(bad: Bad) -> Failure:
+    return Failure(bad.fault, bad.type, bad.message, "", 0)
+
+
+def _raw(records: Records, row: int) -> bytes:
+    """A failed row as it was read."""
+    bad = records.bad.get(row)
+    return records.raw(row) if bad is None or bad.raw is None else bad.raw

@@ -1,29 +1,34 @@
-"""What a model returned for a batch, as a list with one prediction for each record. Used by isolation."""
+"""What a model returned for a batch: one prediction for each record, in whatever form it likes. Used by isolation.
+
+A form of columns (an array, a frame, a table, a dict of columns) is kept as it is, so that results are written without
+an object per record; `listed` makes a list of any of them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 
 class WrongLength(Exception):
     """The number of predictions is not that of the records."""
 
 
-def as_list(returned: Any, count: int) -> list[Any]:
-    """`count` predictions of a sequence, an array, a frame, a mapping of columns or an iterator. Raises WrongLength."""
-    predictions = returned if type(returned) is list else _listed(returned)
-    if len(predictions) != count:
-        raise WrongLength(f"predict returned {len(predictions)} predictions for {count} records")
-    return predictions
+def checked(returned: Any, count: int) -> Any:
+    """What was returned, known to hold `count` predictions; an iterator as a list. Raises WrongLength."""
+    if hasattr(returned, "__iter__") and not hasattr(returned, "__len__"):
+        returned = list(returned)
+    found = _length(returned)
+    if found != count:
+        raise WrongLength(f"predict returned {found} predictions for {count} records")
+    return returned
 
 
-def _listed(returned: Any) -> list[Any]:
+def listed(returned: Any) -> list[Any]:
+    """The predictions of a sequence, an array, a frame, a table or a dict of columns that was `checked`."""
     if isinstance(returned, dict):
-        return _rows({name: _listed(column) for name, column in returned.items()})
-    if isinstance(returned, (str, bytes)) or returned is None:
-        raise WrongLength(
-            f"predict returned {type(returned).__name__}; for a batch it has to return one prediction for each record"
-        )
+        columns = [listed(column) for column in returned.values()]
+        names = list(returned)
+        return [dict(zip(names, values)) for values in zip(*columns)]
     if hasattr(returned, "to_dicts"):  # polars
         return list(returned.to_dicts())
     if hasattr(returned, "to_pylist"):  # pyarrow
@@ -31,24 +36,28 @@ def _listed(returned: Any) -> list[Any]:
     if hasattr(returned, "columns") and hasattr(returned, "to_dict"):  # pandas
         return list(returned.to_dict("records"))
     if hasattr(returned, "tolist"):  # arrays and series
-        listed = returned.tolist()
-        if isinstance(listed, list):
-            return listed
-        raise WrongLength(
-            "predict returned a single value; for a batch it has to return one prediction for each record"
-        )
+        return list(returned.tolist())
+    return returned if type(returned) is list else list(returned)
+
+
+def _length(returned: Any) -> int:
+    if isinstance(returned, dict):
+        lengths = {_length(column) for column in returned.values()}
+        if len(lengths) > 1:
+            raise WrongLength(f"predict returned columns of different lengths: {sorted(lengths)}")
+        return lengths.pop() if lengths else 0
+    if isinstance(returned, (str, bytes)) or returned is None:
+        raise _no_batch(type(returned).__name__)
+    shape: Optional[Any] = getattr(returned, "shape", None)  # arrays, frames and tables
+    if isinstance(shape, tuple):
+        if not shape:
+            raise _no_batch("a single value")
+        return int(shape[0])
     try:
-        return list(returned)
+        return len(returned)
     except TypeError:
-        name = type(returned).__name__
-        raise WrongLength(
-            f"predict returned {name}; for a batch it has to return one prediction for each record"
-        ) from None
+        raise _no_batch(type(returned).__name__) from None
 
 
-def _rows(columns: dict[Any, list[Any]]) -> list[Any]:
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) > 1:
-        raise WrongLength(f"predict returned columns of different lengths: {sorted(lengths)}")
-    names = list(columns)
-    return [dict(zip(names, values)) for values in zip(*columns.values())]
+def _no_batch(what: str) -> WrongLength:
+    return WrongLength(f"predict returned {what}; for a batch it has to return one prediction for each record")
