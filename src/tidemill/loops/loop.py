@@ -19,6 +19,9 @@ from tidemill.ports.clock import Clock
 
 _log = logging.getLogger(__name__)
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.5, 30.0
+LOOKS_APART_S = 0.03
+"""Between one look and the next, however often the loop is woken: hundreds of tasks may be created in a second, and one
+look sees them all. The first after a quiet time comes at once."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,11 @@ class Loop:
     def _run(self) -> None:
         again_s = 0.0
         failures = 0
+        not_before = 0.0
         while not self._closing.is_set():
             self._woken.wait(again_s)
+            self._closing.wait(max(0.0, not_before - self._clock.monotonic()))
+            not_before = self._clock.monotonic() + LOOKS_APART_S
             self._woken.clear()
             if self._closing.is_set():
                 return

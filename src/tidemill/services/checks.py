@@ -4,8 +4,9 @@ again.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from tidemill.domain.location import Location
 from tidemill.domain.splits import Cut, Layout
@@ -16,7 +17,8 @@ from tidemill_runtime.contract import InputFormat, ResultFormat
 
 def dump_checked(checked: Checked) -> dict[str, Any]:
     """As JSON; `load_checked` reads it back."""
-    return asdict(checked)
+    found: dict[str, Any] = msgspec.to_builtins(checked)
+    return found
 
 
 def load_checked(values: dict[str, Any]) -> Checked:

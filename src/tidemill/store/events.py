@@ -9,6 +9,8 @@ from tidemill.store.base import Tx
 from tidemill.store.records import EventRow, Owner, columns, record
 from tidemill.store.tables import events
 
+_INSERT = events.insert()
+
 
 def add_event(
     tx: Tx,
@@ -26,7 +28,7 @@ def add_event(
 ) -> None:
     """kind: "task" | "run" | "instance". name: stable, like "run.status"."""
     tx.execute(
-        events.insert(),
+        _INSERT,
         {
             **owner.values,
             "task": task,

@@ -5,6 +5,7 @@ Statuses are not changed here: `services.runs.change_status` does that, with the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,11 @@ import sqlalchemy as sa
 
 from tidemill.domain.ids import InstanceId, RegionName, RunId, TaskId
 from tidemill.domain.life import INSTANCE_FINAL, TaskStatus
-from tidemill.store.base import Tx
+from tidemill.store.base import Tx, insert_into
 from tidemill.store.records import InstanceRow, Owner, RunRow, columns, record
 from tidemill.store.tables import ALIVE, UNFINISHED, claims, instances, intervals, runs
 
+_INSERT = runs.insert()
 _RUN = sa.select(*columns(RunRow, runs))
 _INSTANCE = sa.select(*columns(InstanceRow, instances))
 _RUN_OF_ID = _RUN.where(runs.c.id == sa.bindparam("the_id"))
@@ -23,13 +25,24 @@ _RUN_OF_ID_LOCKED = _RUN_OF_ID.with_for_update()
 _INSTANCE_OF_ID = _INSTANCE.where(instances.c.id == sa.bindparam("the_id"))
 _INSTANCE_OF_ID_LOCKED = _INSTANCE_OF_ID.with_for_update()
 _QUEUE = (runs.c.priority.desc(), runs.c.created, runs.c.id)
+_HEAD_OF_QUEUE = (
+    sa.select(runs.c.id, runs.c.planned)
+    .where(
+        UNFINISHED,
+        runs.c.region == sa.bindparam("region"),
+        runs.c.status == TaskStatus.INIT,
+        runs.c.stop_requested.is_(None),
+    )
+    .order_by(*_QUEUE)
+    .limit(sa.bindparam("ahead"))
+)
 _RUNS_AT_ONCE = 500
 """Databases bound the number of parameters."""
 
 
 def insert_run(tx: Tx, values: Mapping[str, Any]) -> None:
     """values: the columns."""
-    tx.execute(runs.insert(), dict(values))
+    tx.execute(_INSERT, dict(values))
 
 
 def get_run(tx: Tx, run: RunId, *, lock: bool = False) -> RunRow | None:
@@ -57,9 +70,8 @@ def unfinished_runs(tx: Tx) -> list[RunRow]:
 
 def runs_to_plan(tx: Tx, region: RegionName, ahead: int) -> list[RunId]:
     """Those of the first `ahead` in a region's queue that wait for their plan, or to go on with one."""
-    waiting = (runs.c.region == region, runs.c.status == TaskStatus.INIT, runs.c.stop_requested.is_(None))
-    query = sa.select(runs.c.id, runs.c.planned).where(UNFINISHED, *waiting).order_by(*_QUEUE).limit(ahead)
-    return [RunId(row.id) for row in tx.execute(query) if row.planned is None]
+    found = tx.execute(_HEAD_OF_QUEUE, {"region": region, "ahead": ahead})
+    return [RunId(row.id) for row in found if row.planned is None]
 
 
 def runs_to_place(tx: Tx) -> list[RunRow]:
@@ -206,10 +218,14 @@ def claim_output(tx: Tx, owner: Owner, uri: str, task: TaskId, run: RunId, now: 
     ).scalar_one_or_none()
     if found is not None:
         return TaskId(found)
-    tx.execute(
-        tx.insert(claims).values(**owner.values, uri=uri, task=task, run=run, created=now).on_conflict_do_nothing()
-    )
+    tx.execute(_claiming(tx.sqlite), {**owner.values, "uri": uri, "task": task, "run": run, "created": now})
     return None
+
+
+@functools.cache
+def _claiming(sqlite: bool) -> Any:
+    """Built once, like `_CLAIMED`."""
+    return insert_into(claims, sqlite=sqlite).on_conflict_do_nothing()
 
 
 def release_claim(tx: Tx, run: RunId, now: float) -> None:

@@ -6,6 +6,7 @@ not hold (a name, a span of time, several tags) are counted in their index.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,12 @@ import sqlalchemy as sa
 
 from tidemill.domain.ids import AccountId, RegionName, TaskId
 from tidemill.domain.life import TaskStatus
-from tidemill.store.base import Tx
+from tidemill.store.base import Tx, insert_into
 from tidemill.store.records import Owner, TaskRow, columns, record
 from tidemill.store.tables import task_counts, task_tags, tasks
 
 SORTS = ("created", "updated", "name")
+_INSERT, _INSERT_TAG = tasks.insert(), task_tags.insert()
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class TaskFilter:
 
 def insert_task(tx: Tx, values: Mapping[str, Any]) -> None:
     """A task's row, its tags and its place in the counts. values: the columns, `status` among them."""
-    tx.execute(tasks.insert(), dict(values))
+    tx.execute(_INSERT, dict(values))
     owned = {key: values[key] for key in ("account", "region", "actor", "created")}
     tags = [{"task": values["id"], "key": key, "value": text, **owned} for key, text in values["tags"].items()]
     if tags:
-        tx.execute(task_tags.insert(), tags)
+        tx.execute(_INSERT_TAG, tags)
     owner = Owner(values["account"], values["region"])
     count_tasks_by(tx, owner, values["tags"], {TaskStatus(values["status"]): 1})
 
@@ -147,10 +149,16 @@ def count_tasks_by(tx: Tx, owner: Owner, tags: Mapping[str, str], changes: Mappi
         for key, text in keys
         for status, change in statuses
     ]
-    insert = tx.insert(task_counts)
+    tx.execute(_adding_to_counts(tx.sqlite), rows)
+
+
+@functools.cache
+def _adding_to_counts(sqlite: bool) -> Any:
+    """Built once: creating a task runs it, and building it takes longer."""
+    insert = insert_into(task_counts, sqlite=sqlite)
     same = ["account", "region", "tag_key", "tag_value", "status"]
     total = task_counts.c.total + insert.excluded.total
-    tx.execute(insert.on_conflict_do_update(index_elements=same, set_={"total": total}), rows)
+    return insert.on_conflict_do_update(index_elements=same, set_={"total": total})
 
 
 def delete_task(tx: Tx, task: TaskRow) -> None:
