@@ -207,3 +207,29 @@ def test_a_token_is_renewed_in_the_orders(world: World) -> None:
     with pytest.raises(NotAuthenticated):
         world.runner.report(token, report)
     world.runner.report(renewed, report)
+
+
+def test_what_an_instance_waits_for_is_shown_while_it_does(world: World) -> None:
+    task = world.placed()
+    instance = only(world, task)
+    world.report(instance)
+    for words, reason in [
+        ("the part x cannot be written: the storage answers HTTP 503 (SlowDown)", Reason.PAUSED_STORAGE),
+        ("a part could not be written: [Errno 28] No space left on device", Reason.PAUSED_DISK_FULL),
+    ]:
+        world.clock.time += 2
+        world.report(instance, waiting=words)
+        world.step(world.reconcile)
+        for shown in (world.row(task), world.run(task), world.instances(task)[0]):
+            assert (shown.reason, shown.detail) == (reason, words)
+        assert world.run(task).status is TaskStatus.RUNNING
+    world.report(instance)
+    world.step(world.reconcile)
+    for shown in (world.row(task), world.run(task), world.instances(task)[0]):
+        assert (shown.reason, shown.detail) == (Reason.NONE, "")
+    told = [event.message for event in world.events(task) if event.name == "run.reason"]
+    assert [message.partition(".")[0] for message in told] == [
+        "Object storage does not answer",
+        "No space is left",
+        "It goes on",
+    ]

@@ -67,6 +67,7 @@ reports = st.builds(
     memory_bytes=numbers,
     seconds=st.dictionaries(texts, seconds, max_size=3),
     tuning=st.dictionaries(texts, texts | numbers, max_size=3),
+    waiting=texts,
     fault=st.none() | faults,
 )
 
@@ -88,12 +89,14 @@ def test_a_report_of_the_runtime_is_read() -> None:
             memory_bytes=4,
             seconds={"load": 0.5},
             tuning={"processes": 2},
+            waiting="for the storage",
             fault=wire.fault("internal", "m", "e", "t"),
         )
     )
     report = read_report(text)
     assert report.held == [Held(1, 2)]
     assert (report.want, report.memory_bytes, report.seconds) == (3, 4, {"load": 0.5})
+    assert report.waiting == "for the storage"
     assert report.fault == Fault("internal", "m", "e", "t")
 
 

@@ -43,6 +43,7 @@ def test_report_and_error_record_have_every_field() -> None:
         memory_bytes=0,
         seconds={},
         tuning={},
+        waiting="",
         fault=wire.fault("internal", "x"),
     )
     assert set(report) == {field.name for field in dataclasses.fields(contract.Report)}

@@ -50,6 +50,10 @@ class Account:
         }
         return {**spent, "load": round(self._load_s, 3)}
 
+    def waiting(self) -> str:
+        """What a worker waits for, in words; "" while all get on."""
+        return next((words for worker in self._pool.workers if (words := worker.board.waiting())), "")
+
     def tuning(self) -> dict[str, Any]:
         """The choices and their reasons, for people to read."""
         pins = self._pins

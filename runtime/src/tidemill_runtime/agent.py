@@ -320,6 +320,7 @@ class Agent:
             memory_bytes=self._watch.memory_bytes,
             seconds=self._account.seconds(),
             tuning=self._account.tuning(),
+            waiting=self._account.waiting(),
             fault=self.fault,
         )
         self._channel.send(self._reported)

@@ -18,9 +18,12 @@ NAMES = ("starting", "loading", "idle", "reading", "predicting", "writing", "iso
 _WINDOW = struct.Struct("<qqqqqd")  # object, begin, end, first, size, limit_s
 _PHASE = struct.Struct("<qqd")  # sequence, phase, since (monotonic seconds)
 _TOTALS = struct.Struct("<qqqqqddd")  # inputs, ok, failed, skipped, batch, predict, read, write seconds
+_WAITING = struct.Struct("<q")  # bytes of the text behind it; 0 while nothing is waited for
 _PHASE_AT = 0
 _WINDOW_AT = 64
 _TOTALS_AT = 128
+_WAITING_AT = 256
+_WAITING_BYTES = 2000
 SIZE = 4096
 
 
@@ -78,6 +81,20 @@ class Board:
 
     def account(self, totals: Totals) -> None:
         _TOTALS.pack_into(self._memory, _TOTALS_AT, *totals)
+
+    def wait(self, words: str) -> None:
+        """What the worker waits for, for people; "" when it goes on."""
+        text = words.encode()[:_WAITING_BYTES]
+        begin = _WAITING_AT + _WAITING.size
+        _WAITING.pack_into(self._memory, _WAITING_AT, 0)
+        self._memory[begin : begin + len(text)] = text
+        _WAITING.pack_into(self._memory, _WAITING_AT, len(text))
+
+    def waiting(self) -> str:
+        """The words of the last `wait`."""
+        (size,) = _WAITING.unpack_from(self._memory, _WAITING_AT)
+        begin = _WAITING_AT + _WAITING.size
+        return self._memory[begin : begin + size].decode(errors="replace")
 
     def phase(self) -> Phase:
         return Phase(*_PHASE.unpack_from(self._memory, _PHASE_AT))

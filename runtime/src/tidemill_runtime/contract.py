@@ -223,6 +223,7 @@ class Report:
     pending: counts of work not yet committed (for progress only).
     seconds: time spent so far by phase ("environment", "load", "predict", "read", "write").
     tuning: the choices made (mini-batch size, processes, threads) and why, for people to read.
+    waiting: what keeps it from getting on for now (a storage that does not answer, a full disk), for people; or "".
     fault: the instance ends after this report.
     """
 
@@ -236,6 +237,7 @@ class Report:
     memory_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
+    waiting: str = ""
     fault: Optional[Fault] = None
 
 

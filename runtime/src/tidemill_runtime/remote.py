@@ -7,6 +7,7 @@ instance.
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
@@ -14,6 +15,7 @@ import urllib3
 
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.source import changed
+from tidemill_runtime.waits import Wait
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import Access, InputObject, PartTarget
@@ -111,33 +113,39 @@ def _request(method: str, access: Access, headers: dict[str, str], body: Any) ->
             method, access.location, headers={**access.headers, **headers}, body=body, timeout=_TIMEOUT, retries=False
         )
     except urllib3.exceptions.HTTPError as error:
-        raise _Trouble(f"{type(error).__name__}: {error}") from error
+        # Without the connection's own representation, which says nothing to people.
+        raise _Trouble(f"{type(error).__name__}: {re.sub(r'<[^>]*>: ', '', str(error))}") from error
     if response.status in _AGAIN:
-        raise _Trouble(f"HTTP {response.status} {_said(response)}")
+        raise _Trouble(f"the storage answers {_said(response)}")
     return response
 
 
 def _patiently(attempt: Any, kind: str, message: str) -> Any:
     give_up_at = time.monotonic() + PATIENCE_S
     pause_s = 0.2
-    while True:
-        try:
-            return attempt()
-        except _Trouble as trouble:
-            if time.monotonic() + pause_s > give_up_at:
-                raise FatalError(
-                    kind, f"{message} for {PATIENCE_S:.0f} s: {trouble}", evidence=str(trouble)
-                ) from trouble
-        time.sleep(pause_s * random.uniform(0.5, 1.0))
-        pause_s = min(PAUSE_MOST_S, pause_s * 2)
+    with Wait() as wait:
+        while True:
+            try:
+                return attempt()
+            except _Trouble as trouble:
+                if time.monotonic() + pause_s > give_up_at:
+                    raise FatalError(
+                        kind, f"{message} for {PATIENCE_S:.0f} s: {trouble}", evidence=str(trouble)
+                    ) from trouble
+                wait.again(f"{message}: {trouble}")
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(PAUSE_MOST_S, pause_s * 2)
 
 
 def _refused(kind: str, message: str, response: Any) -> FatalError:
-    text = f"HTTP {response.status} {_said(response)}"
+    text = _said(response)
     return FatalError(kind, f"{message}: {text}", evidence=text)
 
 
 def _said(response: Any) -> str:
-    """The store's own words, without the URL that was signed."""
-    text: Optional[bytes] = response.data
-    return (text or b"")[:300].decode("utf-8", "replace")
+    """The status and the store's own words: those of S3's error document, or the beginning of what else it said."""
+    data: Optional[bytes] = response.data
+    text = (data or b"").decode("utf-8", "replace")
+    found = [re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message")]
+    said = ": ".join(each[1].strip() for each in found if each) or text[:300].strip()
+    return f"HTTP {response.status}{f' ({said})' if said else ''}"

@@ -20,6 +20,7 @@ import msgspec
 
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.suspicion import Failure
+from tidemill_runtime.waits import Wait
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import PartTarget
@@ -28,7 +29,7 @@ HELD_BYTES = 4 * 1024 * 1024
 INPUT_KEPT_BYTES = 16 * 1024
 TEXT_KEPT = 4000
 DISK_FULL_PATIENCE_S = 15.0
-"""How long a full disk is waited for, in silence, before the instance gives up and the run says why it stands still."""
+"""How long a full disk is waited for before the instance gives up and the run says why it stands still."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -160,16 +161,17 @@ def _patiently(write: Any) -> Any:
     """Does it again while the disk is full, for a while: somebody may make room."""
     give_up_at = time.monotonic() + DISK_FULL_PATIENCE_S
     pause_s = 0.1
-    while True:
-        try:
-            return write()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > give_up_at:
-                raise FatalError(
-                    "staging_failed", f"a part could not be written: {error}", evidence=str(error)
-                ) from error
-        time.sleep(pause_s)
-        pause_s = min(5.0, pause_s * 2)
+    with Wait() as wait:
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                words = f"a part could not be written: {error}"
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > give_up_at:
+                    raise FatalError("staging_failed", words, evidence=str(error)) from error
+                wait.again(words)
+            time.sleep(pause_s)
+            pause_s = min(5.0, pause_s * 2)
 
 
 def error_record(index: int, position: int, failure: Failure, raw: Optional[bytes]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def report(
     memory_bytes: int,
     seconds: dict[str, float],
     tuning: dict[str, Any],
+    waiting: str,
     fault: Optional[dict[str, Any]],
 ) -> dict[str, Any]:
     """The contract's Report."""
@@ -119,6 +120,7 @@ def report(
         "memory_bytes": memory_bytes,
         "seconds": seconds,
         "tuning": tuning,
+        "waiting": waiting,
         "fault": fault,
     }
 

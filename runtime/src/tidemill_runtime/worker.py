@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tidemill_runtime import board as boards
-from tidemill_runtime import wire
+from tidemill_runtime import waits, wire
 from tidemill_runtime.board import Board
 from tidemill_runtime.faults import FatalError, Orphaned
 from tidemill_runtime.pipe import Closed, LinePipe
@@ -32,6 +32,7 @@ def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int) ->
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     link = Link(pipe)
+    waits.show_with(board.wait)
     try:
         _Worker(link, board, manifest).run()
     except FatalError as error:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from tidemill.cli.output import is_utf8, write
+from tidemill.domain.life import PAUSED
 from tidemill.wire.quantities import format_seconds
 
 PLAIN_EVERY_S = 5.0
@@ -35,6 +36,8 @@ class ProgressLike(Protocol):
 
     @property
     def phase(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
     @property
     def explanation(self) -> str: ...
     @property
@@ -126,7 +129,7 @@ class LiveProgress(Progress):
             facts = Text(" · ".join(_facts(view)), overflow="ellipsis", no_wrap=True)
             if view.counts.failed + view.pending.failed:
                 facts.append(f" · {view.counts.failed + view.pending.failed:,} failed", style="bold yellow")
-            told = [Text(view.explanation, style="yellow")] if _explains(view) else []
+            told = [Text(_told(view), style="yellow")] if _explains(view) else []
             return Group(row, facts, *told)
 
         with Live(drawn(view), console=Console(stderr=True), refresh_per_second=8, transient=False) as live:
@@ -180,12 +183,16 @@ def progress_line(view: ProgressLike) -> str:
     failed = view.counts.failed + view.pending.failed
     facts = [view.phase, *_facts(view, share=True), *([f"{failed:,} failed"] if failed else [])]
     text = (" · " if is_utf8(sys.stderr) else ", ").join(facts)
-    return f"{text}. {view.explanation}" if _explains(view) else text
+    return f"{text}. {_told(view)}" if _explains(view) else text
 
 
 def _explains(view: ProgressLike) -> bool:
     """Whether there is something to say that the end does not say again."""
     return bool(view.explanation) and view.phase != "finished"
+
+
+def _told(view: ProgressLike) -> str:
+    return f"Paused: {view.explanation}" if view.reason in PAUSED else view.explanation
 
 
 def _facts(view: ProgressLike, *, share: bool = False) -> list[str]:

@@ -29,6 +29,7 @@ _STATES = ("starting", "loading", "running", "stopping")
 _LIST_MAX = 100_000
 _TEXT_MAX = 64 * 1024
 _NUMBER_MAX = 2**53
+_WAITING_MAX = 2000
 
 
 def read_report(text: bytes) -> Report:
@@ -55,6 +56,7 @@ def read_report(text: bytes) -> Report:
         memory_bytes=_count(values, "memory_bytes", 0),
         seconds=_seconds(values.get("seconds") or {}),
         tuning=tuning if isinstance(tuning, dict) else {},
+        waiting=str(values.get("waiting") or "")[:_WAITING_MAX],
         fault=None if fault is None else _fault(fault),
     )
 

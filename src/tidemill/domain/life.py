@@ -111,6 +111,10 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+PAUSED = frozenset({Reason.PAUSED_STORAGE, Reason.PAUSED_DISK_FULL})
+"""Why something waits that goes on by itself."""
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What to tell people: one sentence and what to do. retry: whether a replacement of the instance may help."""

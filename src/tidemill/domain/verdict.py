@@ -27,6 +27,7 @@ _REASONS = {
     "contract_version": Reason.INTERNAL,
     "internal": Reason.INTERNAL,
 }
+_FULL = ("no space left", "disk full", "enospc", "quota exceeded", "storage is full")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ def verdict(standing: Standing, tolerance: float) -> Reason | None:
 
 def _tolerated(tolerance: float, inputs: float) -> float:
     return tolerance if isinstance(tolerance, int) else tolerance * inputs
+
+
+def pause_of(words: str) -> Reason:
+    """Which pause it is that an instance tells of in these words."""
+    full = any(sign in words.lower() for sign in _FULL)
+    return Reason.PAUSED_DISK_FULL if full else Reason.PAUSED_STORAGE
 
 
 def reason_of_fault(fault: Fault | None) -> Reason:

@@ -49,8 +49,7 @@ class _Unanswered:
 class Crew:
     """start: starts the instance of an index and attempt. wish: what is wanted of all instances.
 
-    failure: set when the run has to end. paused: the storage's words while it does not answer.
-    replaced: how many instances were.
+    failure: set when the run has to end. replaced: how many instances were.
     """
 
     def __init__(self, start: Callable[[int, int], Instance], count: int, retries: int, clock: Clock) -> None:
@@ -67,7 +66,7 @@ class Crew:
         self.members: list[Instance] = []
         self.wish = Wish.WORK
         self.failure: End | None = None
-        self.paused = ""
+        self._refused = ""  # the storage's words while it does not answer us
         self.replaced = 0
         self.first_report_at: float | None = None
         self.first_running_at: float | None = None
@@ -82,6 +81,11 @@ class Crew:
     @property
     def over(self) -> bool:
         return not self.members and not self._due
+
+    @property
+    def paused(self) -> str:
+        """What is waited for, here or in an instance, and in which words; "" while all get on."""
+        return self._refused or next((member.waiting for member in self.members if member.waiting), "")
 
     @property
     def pending(self) -> Counts:
@@ -154,6 +158,7 @@ class Crew:
             if self.first_report_at is None:
                 self.first_report_at = self._clock.monotonic()
             member.state, member.pending, member.seconds = report.state, report.pending, report.seconds
+            member.waiting = report.waiting
             if report.state == "running" and self.first_running_at is None:
                 self.first_running_at = self._clock.monotonic()
             member.fault = report.fault or member.fault
@@ -170,7 +175,7 @@ class Crew:
         except StorageUnavailable as error:
             waiting = self._unanswered.setdefault(member.id, _Unanswered(report, now, now))
             waiting.again = now + _RETRY_EVERY_S
-            self.paused = str(error)
+            self._refused = str(error)
             if now - waiting.since > STORAGE_WITHIN_S:
                 self._fail(end_of(error))
             return
@@ -179,7 +184,7 @@ class Crew:
             return
         self._unanswered.pop(member.id, None)
         if not self._unanswered:
-            self.paused = ""
+            self._refused = ""
         member.send(write_orders(orders))
         self._watch_writing(member)
 

@@ -23,7 +23,7 @@ _LAST_MOMENTS_S = 1.0
 class Instance:
     """One instance and what it said last.
 
-    state: as in its reports; "" before the first. closed: it will say no more.
+    state, waiting: as in its reports; "" before the first. closed: it will say no more.
     """
 
     id: str
@@ -31,6 +31,7 @@ class Instance:
     attempt: int
     child: Child
     state: str = ""
+    waiting: str = ""
     pending: Counts = Counts()
     seconds: dict[str, float] = field(default_factory=dict)
     fault: Fault | None = None

@@ -16,7 +16,7 @@ from tidemill.coordination.messages import write_manifest
 from tidemill.domain import ids, layout
 from tidemill.domain.errors import StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
-from tidemill.domain.verdict import Standing, verdict
+from tidemill.domain.verdict import Standing, pause_of, verdict
 from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
 from tidemill.local.crew import STORAGE_WITHIN_S, Crew
@@ -322,12 +322,14 @@ class LocalRun:
         self._show(phase, journal)
 
     def _show(self, phase: str, journal: FileJournal | None = None) -> None:
+        paused = self._crew.paused if journal is not None and self._end is None else ""
+        reason = self._end.reason if self._end is not None else pause_of(paused) if paused else Reason.NONE
         self._display.show(
             self._clock.monotonic(),
             phase,
             totals=journal.totals() if journal is not None else None,
             pending=self._crew.pending if journal is not None else Counts(),
             running=self._crew.running if journal is not None else 0,
-            reason=self._end.reason if self._end is not None else Reason.NONE,
-            explanation=self._crew.paused if journal is not None else "",
+            reason=reason,
+            explanation=explain(reason, paused) if paused else "",
         )

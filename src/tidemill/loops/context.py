@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tidemill.domain.errors import StorageFull, Temporary
 from tidemill.domain.ids import RunId
-from tidemill.domain.life import FINAL, Reason
+from tidemill.domain.life import FINAL, PAUSED, Reason
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
 from tidemill.planning.check import Checked
@@ -86,9 +86,6 @@ class Context:
             explain_run(tx, run, *shown, self.clock.now())
         elif run.reason in PAUSED:
             explain_run(tx, run, Reason.NONE, "", self.clock.now())
-
-
-PAUSED = frozenset({Reason.PAUSED_STORAGE, Reason.PAUSED_DISK_FULL})
 
 
 def pause_reason(error: Exception) -> Reason:

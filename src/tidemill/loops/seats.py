@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tidemill.domain.life import INSTANCE_FINAL, InstanceStatus, Reason
-from tidemill.domain.verdict import may_retry, reason_of_fault
+from tidemill.domain.life import INSTANCE_FINAL, PAUSED, InstanceStatus, Reason
+from tidemill.domain.verdict import may_retry, pause_of, reason_of_fault
 from tidemill.store.records import InstanceRow
 from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, Fault
 
@@ -18,7 +18,6 @@ STORAGE_FAULTS = frozenset({"input_unreadable", "staging_failed"})
 STORAGE_WITHIN_S = 600.0
 """How long instances may find the storage unusable, one after the other, before the run fails."""
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 30.0
-_FULL = ("no space left", "disk full", "enospc", "quota exceeded", "storage is full")
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,11 @@ class Seat:
         return None if self.failures <= retries else (reason_of_fault(fault), last.detail)
 
     def pause(self) -> tuple[Reason, str] | None:
-        """What is waited for: the storage that the last instance here, or the one before it, could not use."""
+        """What is waited for: what the instance here says that it waits for, or the storage that the last one, or the
+        one before it, could not use.
+        """
+        if self.taken and self.last is not None and self.last.reason in PAUSED:
+            return self.last.reason, self.last.detail
         if self.taken and self.last is not None and self.last.running is None:
             seen = self.attempts[-2] if len(self.attempts) > 1 else None
         else:
@@ -76,8 +79,7 @@ class Seat:
         fault = None if seen is None else fault_of(seen)
         if seen is None or fault is None or fault.kind not in STORAGE_FAULTS:
             return None
-        full = any(sign in f"{fault.message} {fault.evidence}".lower() for sign in _FULL)
-        return (Reason.PAUSED_DISK_FULL if full else Reason.PAUSED_STORAGE), seen.detail
+        return pause_of(f"{fault.message} {fault.evidence}"), seen.detail
 
     def _unusable_since(self) -> float | None:
         since = None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tidemill.domain import life
 from tidemill.domain.errors import IllegalTransition
-from tidemill.domain.life import FINAL, INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus, explain
+from tidemill.domain.life import FINAL, INSTANCE_FINAL, PAUSED, InstanceStatus, Reason, TaskStatus, explain
 from tidemill.store.base import Tx, storable
 from tidemill.store.events import add_event
 from tidemill.store.records import InstanceRow, RunRow
@@ -151,7 +151,7 @@ def explain_run(tx: Tx, run: RunRow, reason: Reason, detail: str, now: float) ->
     tx.execute(tasks.update().where(*latest).values(reason=reason, detail=detail))
     if run.reason is not reason:
         message = explain(reason, detail) or "It goes on."
-        warning = reason in (Reason.PAUSED_STORAGE, Reason.PAUSED_DISK_FULL)
+        warning = reason in PAUSED
         owner = run.owner
         name = "run.reason"
         add_event(

@@ -17,14 +17,15 @@ from tidemill.crashpoints import reach
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, NotAllowed
 from tidemill.domain.ids import InstanceId, RunId
-from tidemill.domain.life import INSTANCE_FINAL, InstanceStatus, TaskStatus
+from tidemill.domain.life import INSTANCE_FINAL, PAUSED, InstanceStatus, Reason, TaskStatus
+from tidemill.domain.verdict import pause_of
 from tidemill.ports.clock import Clock
 from tidemill.services.checks import load_checked
 from tidemill.services.life import change_status
 from tidemill.services.regions import Regions, find_region
 from tidemill.services.runs import RECONCILE, locked_instance, locked_run
 from tidemill.services.tokens import Tokens
-from tidemill.store.base import Store, Tx
+from tidemill.store.base import Store, Tx, storable
 from tidemill.store.journal import SqlJournal
 from tidemill.store.plans import get_plan
 from tidemill.store.runs import get_instance, get_run, set_instance, set_run
@@ -152,3 +153,8 @@ class Runner:
             change_status(tx, instance, InstanceStatus.RUNNING, now=now)
             if run is not None and run.status is TaskStatus.STARTING:
                 change_status(tx, run, TaskStatus.RUNNING, now=now)
+        waiting = storable(report.waiting)
+        if waiting != (instance.detail if instance.reason in PAUSED else ""):
+            reason = pause_of(waiting) if waiting else Reason.NONE
+            set_instance(tx, id_, {"reason": reason, "detail": waiting})
+            tx.wake(RECONCILE)
