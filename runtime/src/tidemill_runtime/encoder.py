@@ -30,8 +30,8 @@ class Encoder(Protocol):
         Raises what encoding raises: then it is asked for fewer of them, until those that fail are found.
         """
 
-    def failed(self, count: int) -> bytes:
-        """What `count` failed records, one after another, leave in the result."""
+    def failed(self, records: Records, item: Optional[int]) -> bytes:
+        """What one failed record leaves in the result. item: its number, None where it could not be read."""
 
 
 def make_encoder(result: ResultFormat, objects: list[InputObject]) -> Encoder:
@@ -57,8 +57,8 @@ class JsonEncoder:
         bare = self._form == "aligned" and not self._keys
         return self._encoder.encode_lines(predictions if bare else self._shaped(records, first, predictions))
 
-    def failed(self, count: int) -> bytes:
-        return b"null\n" * count
+    def failed(self, records: Records, item: Optional[int]) -> bytes:
+        return b"null\n"
 
     def _shaped(self, records: Records, first: int, predictions: list[Any]) -> list[Any]:
         if self._form == "named":
@@ -87,8 +87,8 @@ class TextEncoder:
     def rows(self, records: Records, piece: Piece, first: int, stop: int) -> bytes:
         return b"".join(map(_text_line, _part(listed(piece.returned), piece, first, stop)))
 
-    def failed(self, count: int) -> bytes:
-        return b"\n" * count
+    def failed(self, records: Records, item: Optional[int]) -> bytes:
+        return b"\n"
 
 
 def _text_line(prediction: Any) -> bytes:

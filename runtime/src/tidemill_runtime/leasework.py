@@ -146,11 +146,12 @@ class LeaseWork:
                 failures = []
                 failure = outcome.failed.get(item)
                 if failure is not None and _row(records, item) == each:
+                    data.append(self._encoder.failed(records, item))
                     item += 1
                     failures.append((each, failure))
                 elif each in records.bad:
+                    data.append(self._encoder.failed(records, None))
                     failures.append((each, _unread(records.bad[each])))
-                data.append(self._encoder.failed(len(failures)))
                 each += 1
             failed += len(failures)
             for number, failure in failures:
@@ -166,7 +167,7 @@ class LeaseWork:
             return {}
         except Exception as error:
             if stop - first == 1:
-                data.append(self._encoder.failed(1))
+                data.append(self._encoder.failed(records, first))
                 return {first: Failure("encode_error", type(error).__name__, str(error), "", 1)}
         middle = (first + stop) // 2
         broken = self._encode(records, piece, first, middle, data)
