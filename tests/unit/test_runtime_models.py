@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tidemill_runtime.contract import Manifest
 from tidemill_runtime.models import returned, shapes
-from tidemill_runtime.models.inspect import PackageError, inspect_package
-from tidemill_runtime.models.service import load_model
+from tidemill_runtime.models.kinds import PackageError, inspect_package
+from tidemill_runtime.models.loading import load_model
 
 
 def package(root: Path, source: str, where: str = "batch/model_service.py") -> Path:
@@ -34,7 +36,7 @@ def test_the_class_is_found_without_running_anything(tmp_path: Path, source: str
     info = inspect_package(str(package(tmp_path, source)))
     assert (info.class_name, info.line) == (name, line)
     assert info.entry == str(tmp_path / "batch/model_service.py")
-    assert info.requirements is None
+    assert (info.kind, info.requirements) == ("service", None)
 
 
 def test_the_code_folder_comes_first(tmp_path: Path) -> None:
@@ -104,7 +106,9 @@ def test_preprocess_predict_postprocess(tmp_path: Path) -> None:
         "    def postprocess(self, r):\n        return {'out': r, 'dir': self.model_dir}\n",
     )
     try:
-        model = load_model(str(tmp_path), None)
+        model = load_model(
+            cast("Manifest", SimpleNamespace(model=str(tmp_path), code=None, function=None, command=None))
+        )
     finally:
         sys.path.remove(str(tmp_path / "batch"))
         sys.modules.pop("tiinfer", None)

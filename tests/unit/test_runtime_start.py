@@ -26,7 +26,7 @@ HEAVY = {
     ("module", "allowed"),
     [
         ("agent", set()),
-        ("models.inspect", set()),
+        ("models.kinds", set()),
         ("worker", set()),
         ("leasework", {"msgspec", "inspect", "dataclasses", "subprocess"}),
     ],

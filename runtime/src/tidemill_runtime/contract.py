@@ -326,7 +326,7 @@ class Manifest:
     model, code: absolute folders, read-only. command: the user's own, split into words; None is the model.
     millicores, memory_bytes: what the instance may use. scratch: a folder of its own that is removed after it.
     die_with_parent: under `tidemill run`; a server's instances outlive it, and give up after orphan_after_s without
-    an answer. parameters: passed to adapters (the task's `parameters`), for example a function's name.
+    an answer. function: the `module:function` that the task names; it wins over what the package says.
     """
 
     version: int
@@ -348,3 +348,4 @@ class Manifest:
     die_with_parent: bool = False
     pins: Pins = Pins()
     env: dict[str, str] = field(default_factory=dict)
+    function: Optional[str] = None

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Optional
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board
 from tidemill_runtime.codec.records import Records
+from tidemill_runtime.models.port import Model
 from tidemill_runtime.models.returned import WrongLength, checked
-from tidemill_runtime.models.service import Model
 from tidemill_runtime.models.shapes import RECORD, convert
 from tidemill_runtime.suspicion import Failure, Place
 

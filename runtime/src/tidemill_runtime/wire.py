@@ -41,6 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "die_with_parent": False,
         "pins": {},
         "env": {},
+        "function": None,
     },
     "Access": {"headers": {}},
     "Orders": {"leases": [], "refused": [], "report_every_s": 2.0, "token": None},

@@ -21,7 +21,7 @@ from tidemill_runtime.process import die_with_parent, keep_freed_memory
 if TYPE_CHECKING:
     from tidemill_runtime.contract import Manifest
     from tidemill_runtime.leasework import Tools
-    from tidemill_runtime.models.service import Model
+    from tidemill_runtime.models.port import Model
 
 
 def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int) -> int:
@@ -112,12 +112,12 @@ class _Worker:
     def _load(self, make_tools: Any) -> tuple[Model, Tools]:
         from tidemill_runtime.batching import BatchSizer
         from tidemill_runtime.isolation import Isolator
-        from tidemill_runtime.models.service import load_model
+        from tidemill_runtime.models.loading import load_model
 
         self._board.enter(boards.LOADING)
         started = time.monotonic()
         manifest = self._manifest
-        model = load_model(manifest.model, manifest.code)
+        model = load_model(manifest)
         sizer = BatchSizer(manifest.pins.batch_size)
         isolator = Isolator(model, self._board, sizer, manifest.record_timeout_s)
         self._link.tell({"type": "loaded", "load_s": time.monotonic() - started, "shape": model.shape})

@@ -162,7 +162,7 @@ _VERSION = {
     "package": _SHA,
     "size_bytes": 120431,
     "files": 2,
-    "format": "model_service",
+    "format": "service",
     "entry": "batch/model_service.py:Churn",
     "requirements": False,
     "created_at": _AT,

@@ -37,6 +37,9 @@ class TaskOption:
 
 TASK_OPTIONS = (
     TaskOption("--model", "model", "Model package: a folder; on a server also an entry like churn@2.", "MODEL", "-m"),
+    TaskOption(
+        "--function", "function", "Call this function of the model's folder: module:function.", "MODULE:FUNCTION"
+    ),
     TaskOption("--input", "input.path", "Folder or file to predict, or cos://bucket/path/.", "PATH", "-i"),
     TaskOption("--output", "output.path", "Folder for the results.", "PATH", "-o"),
     TaskOption("--name", "name", "Name of the task. Default: made from model and input.", "NAME", "-n"),

@@ -15,15 +15,21 @@ from pathlib import Path
 from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.domain.package import PackageFile, is_ignored, package_digest
 from tidemill.wire.taskfile import TaskFile
-from tidemill_runtime.models.inspect import PackageError, inspect_package
+from tidemill_runtime.models.kinds import PackageError, PackageInfo, inspect_package
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """model, code: absolute folders."""
+    """model, code: absolute folders. info: what is called of them."""
 
     model: Path | None
     code: Path | None
+    info: PackageInfo
+
+    @property
+    def function(self) -> str | None:
+        """`module:function` where it is one that is called."""
+        return self.info.entry if self.info.kind == "function" else None
 
     def folders(self) -> list[Path]:
         return [folder for folder in (self.model, self.code) if folder is not None]
@@ -55,11 +61,13 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
     model = _folder(task.model, "model", base) if task.model is not None else None
     code = _folder(task.code, "code", base) if task.code is not None else None
     try:
-        inspect_package(str(model) if model else None, str(code) if code else None)
+        info = inspect_package(str(model) if model else None, str(code) if code else None, task.function)
     except PackageError as error:
-        place = f" ({error.file}, line {error.line})" if error.file else ""
-        raise InvalidValue(f"{error.message}{place}.", field="model" if model else "code") from error
-    return LocalModel(model, code)
+        line = f", line {error.line}" if error.line else ""
+        place = f" ({error.file}{line})" if error.file else ""
+        field = "function" if task.function else "model" if model else "code"
+        raise InvalidValue(f"{error.message}{place}.", field=field) from error
+    return LocalModel(model, code, info)
 
 
 def stamp_of(folders: list[Path]) -> str:

@@ -60,6 +60,7 @@ def header_of(checked: Checked, plan: Plan, model: LocalModel, stamp: str) -> di
         "plan": {**vars(plan), "listing": str(plan.listing)},
         "data": _data(checked),
         "model": [str(folder) for folder in model.folders()],
+        "function": model.function,
         "stamp": stamp,
     }
 
@@ -92,6 +93,8 @@ def check_same(journal: FileJournal, objects: Objects, checked: Checked, model: 
 
 
 def _check_model(journal: FileJournal, model: LocalModel) -> None:
+    if journal.header.get("function") != model.function:
+        raise _differs(f"it was begun with {journal.header.get('function') or 'no function'}", "function")
     folders = model.folders()
     if stamp_of(folders) == journal.header["stamp"]:
         return

@@ -37,6 +37,7 @@ def manifest_of(context: Context, job: Job, instance: InstanceId, limits: Resour
         orphan_after_s=settings.orphan_after_s,
         pins=Pins(spec.batch.size, spec.batch.processes, spec.batch.threads),
         env=dict(spec.env),
+        function=spec.function,
     )
 
 

@@ -165,7 +165,7 @@ class TaskMaking:
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
-        check_callable(model_path, code_path)
+        check_callable(model_path, code_path, task.function)
         claim = _claim_uri(region, checked.output)
         return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
 
@@ -210,7 +210,7 @@ def _columns(ready: _Ready) -> dict[str, Any]:
         "description": task.description,
         "tags": dict(task.tags),
         "output": str(ready.checked.output),
-        "model": program.shown or task.image,
+        "model": program.shown or task.image or task.function,
         "model_version": program.version,
         "model_digest": program.model,
         "code_digest": program.code,

@@ -31,9 +31,9 @@ from tidemill.wire.quantities import format_bytes
 from tidemill.wire.requests import ModelPatch, VersionRequest
 from tidemill.wire.taskfile import check_name
 from tidemill.wire.views import DeletedView, Page
-from tidemill_runtime.models.inspect import ENTRY, PackageError, PackageInfo, inspect_package
+from tidemill_runtime.models.inspect import ENTRY
+from tidemill_runtime.models.kinds import PackageError, PackageInfo, inspect_package
 
-FORMAT_SERVICE = "model_service"
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
 """No model_service.py that people wrote is larger; a larger one would keep the parser busy for long."""
 
@@ -279,17 +279,17 @@ class Models:
 
 
 @lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
-def check_callable(model: Path | None, code: Path | None) -> PackageInfo:
-    """What is called of a model's and a code's folder. Raises InvalidValue with file and line where there is
-    nothing.
+def check_callable(model: Path | None, code: Path | None, function: str | None = None) -> PackageInfo:
+    """What is called of a model's and a code's folder, or the function that a task names. Raises InvalidValue with
+    file and line where there is nothing.
     """
-    field = "model" if code is None else "code"
+    field = "function" if function is not None else "model" if code is None else "code"
     for folder in (model, code):
         for place in () if folder is None else (folder / "batch" / ENTRY, folder / ENTRY):
             if place.is_file() and place.stat().st_size > ENTRY_BYTES_MAX:
                 raise InvalidValue(f"{ENTRY} is larger than {format_bytes(ENTRY_BYTES_MAX)}.", field=field)
     try:
-        return inspect_package(*(str(folder) if folder is not None else None for folder in (model, code)))
+        return inspect_package(str(model) if model else None, str(code) if code else None, function)
     except PackageError as error:
         message = error.message
         for folder in (model, code):
@@ -302,10 +302,10 @@ def check_callable(model: Path | None, code: Path | None) -> PackageInfo:
 
 def _inspected(folder: Path) -> dict[str, Any]:
     info = check_callable(folder, None)
-    entry = Path(info.entry).relative_to(folder).as_posix()
+    entry = info.entry if info.file is None else Path(info.file).relative_to(folder).as_posix()
     return {
-        "format": FORMAT_SERVICE,
-        "entry": f"{entry}:{info.class_name}",
+        "format": info.kind,
+        "entry": f"{entry}:{info.class_name}" if info.class_name else entry,
         "requirements": info.requirements is not None,
     }
 

@@ -45,7 +45,7 @@ class VersionView(View):
     size_bytes: int
     files: int
     format: str | None = None
-    """What it was found to be: `model_service`, …"""
+    """What it was found to be: service, mlflow, onnx, sklearn, lightgbm, function, lines or http."""
     entry: str | None = None
     """The file, class or function that is called."""
     requirements: bool = False

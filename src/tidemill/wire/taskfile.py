@@ -157,6 +157,8 @@ class TaskFile(Section):
     """Container image; needs a container engine."""
     code: str | None = None
     """Folder whose files go before the model package's code."""
+    function: Annotated[str, Length(3, 400)] | None = None
+    """A function to call instead, as `module:function`: of the folder, or installed."""
     command: list[str] | None = None
     """The user's own start command (a string is split into words)."""
     env: dict[str, str] = field(default_factory=dict)
@@ -215,7 +217,7 @@ class TaskFile(Section):
         for key in ("deadline", "record_timeout"):
             if getattr(self, key) == 0:
                 raise InvalidValue("0 s is not a time to come.", field=key, remedy="Write it like 90s, 15m or 2h.")
-        if self.model is None and self.image is None and self.code is None:
+        if self.model is None and self.image is None and self.code is None and self.function is None:
             raise InvalidValue(
                 "is required.", field="model", remedy="Give a folder or an entry of the model repository."
             )

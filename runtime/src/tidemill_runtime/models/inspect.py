@@ -1,50 +1,17 @@
-"""Finding the entry and the class of a model package without running any of it.
+"""Finding the class of a `model_service.py`, or a function of a module, in its source: nothing of it is run.
 
-The control plane calls it when a model is imported and before a task starts; the worker calls it to know what to load,
-so that both always agree. Standard library only, and nothing of the package is executed.
+Standard library only. Used by `kinds`.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from tidemill_runtime.models.declared import PackageError
 
 ENTRY = "model_service.py"
-
-
-class PackageInfo(NamedTuple):
-    """entry: absolute path of the file; class_name: the class in it that is the model, at `line`.
-
-    requirements: absolute path of the package's requirements.txt, None if it has none.
-    """
-
-    entry: str
-    class_name: str
-    line: int
-    requirements: Optional[str]
-
-
-class PackageError(Exception):
-    """The package holds no model that could be called. kind: "no_entry" | "syntax_error" | "no_class".
-
-    file: absolute path, where one is to blame; line: in it, from 1.
-    """
-
-    def __init__(self, kind: str, message: str, file: Optional[str] = None, line: Optional[int] = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.file = file
-        self.line = line
-
-
-def inspect_package(model: Optional[str], code: Optional[str] = None) -> PackageInfo:
-    """The model class of a package (and a code folder, which comes first). Raises PackageError."""
-    entry = find_entry(model, code)
-    requirements = os.path.join(model, "requirements.txt") if model else ""
-    name, line = _find_class(entry)
-    return PackageInfo(entry, name, line, requirements if os.path.isfile(requirements) else None)
 
 
 def find_entry(model: Optional[str], code: Optional[str]) -> str:
@@ -59,18 +26,9 @@ def find_entry(model: Optional[str], code: Optional[str]) -> str:
     raise PackageError("no_entry", f"the model has no {ENTRY} (looked for {looked}); put the model's class there")
 
 
-def _find_class(entry: str) -> tuple[str, int]:
-    try:
-        with open(entry, "rb") as file:
-            tree = ast.parse(file.read(), entry)
-    except SyntaxError as error:
-        line = error.lineno or 1
-        message = f"{os.path.basename(entry)} line {line}: {error.msg}"
-        raise PackageError("syntax_error", message, entry, line) from None
-    except ValueError as error:  # null bytes
-        raise PackageError(
-            "syntax_error", f"{os.path.basename(entry)} is no Python source: {error}", entry, 1
-        ) from None
+def find_class(entry: str) -> tuple[str, int]:
+    """(name, line) of the class that is the model. Raises PackageError."""
+    tree = _parsed(entry)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     models = {"Model"}
     for node in classes:
@@ -104,3 +62,48 @@ def _derives(node: ast.ClassDef, models: set[str]) -> bool:
         if name in models:
             return True
     return False
+
+
+def find_function(file: str, module: str, name: str) -> int:
+    """The line of a function in its module's source; 0 where it is imported or made there. Raises PackageError."""
+    tree = _parsed(file)
+    first = name.partition(".")[0]
+    functions = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if node.name == first:
+                return node.lineno
+            if isinstance(node, ast.FunctionDef):
+                functions.append(node.name)
+    bound = _bound(tree)
+    if first in bound or "*" in bound:
+        return 0
+    has = f"it has {', '.join(functions[:8])}" if functions else "it has none"
+    raise PackageError(
+        "no_function", f"{module} has no function {name!r} at its top ({has})", file, 1 if not functions else None
+    )
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that a module binds in other ways than by def: imports, assignments, also below `if` and `try`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, (ast.If, ast.Try)):
+            names.update(each.name for each in node.body if isinstance(each, ast.FunctionDef))
+    return names
+
+
+def _parsed(file: str) -> ast.Module:
+    try:
+        with open(file, "rb") as source:
+            return ast.parse(source.read(), file)
+    except SyntaxError as error:
+        line = error.lineno or 1
+        message = f"{os.path.basename(file)} line {line}: {error.msg}"
+        raise PackageError("syntax_error", message, file, line) from None
+    except ValueError as error:  # null bytes
+        raise PackageError("syntax_error", f"{os.path.basename(file)} is no Python source: {error}", file, 1) from None

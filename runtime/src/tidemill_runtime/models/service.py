@@ -1,4 +1,4 @@
-"""Loading `model_service.py` and calling its class; the worker's only door to a user's model.
+"""Loading `model_service.py` and calling its class.
 
 Two shapes are told apart by `predict` alone (docs/adr/0004-model-interface.md): a class whose predict says by a type
 hint, or by the attribute `batch`, what a batch is gets mini-batches; every other gets one record at a time, as tiinfer
@@ -10,61 +10,35 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import traceback
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable
 
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.models import shapes
-from tidemill_runtime.models.inspect import PackageError, inspect_package
+from tidemill_runtime.models.kinds import PackageInfo
+from tidemill_runtime.models.port import Model, folders_of, load_failed, missing
+
+if TYPE_CHECKING:
+    from tidemill_runtime.contract import Manifest
 
 
-class Model:
-    """A loaded model. batched: `call` takes a batch of `shape` and returns its results; otherwise one record and one
-    result. folders: of its code; what lies in them is named without them, for they are elsewhere on each machine.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[Any], Any],
-        shape: str,
-        batched: bool,
-        close: Optional[Callable[[], Any]],
-        folders: tuple[str, ...] = (),
-    ) -> None:
-        self.folders = folders
-        self.call = call
-        self.shape = shape
-        self.batched = batched
-        self._close = close
-
-    def close(self) -> None:
-        if self._close is not None:
-            self._close()
-
-
-def load_model(model: Optional[str], code: Optional[str]) -> Model:
-    """Imports the package's entry, makes its class and calls load(). Raises FatalError."""
-    try:
-        info = inspect_package(model, code)
-    except PackageError as error:
-        raise FatalError("model_not_found", error.message, evidence=error.file or "") from None
+def load(info: PackageInfo, manifest: Manifest) -> Model:
+    """The package's entry imported, its class made and loaded. Raises FatalError."""
     cls = getattr(_import(info.entry), info.class_name)
     try:
-        instance = cls(model or code) if _takes_folder(cls) else cls()
+        instance = cls(manifest.model or manifest.code) if _takes_folder(cls) else cls()
         loaded = instance.load() if hasattr(instance, "load") else None
         if hasattr(instance, "warm_up"):
             instance.warm_up()
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     except (Exception, SystemExit) as error:
-        raise _load_failed(error) from error
+        raise load_failed(error) from error
     if loaded is False:
         raise FatalError(
             "model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False"
         )
     shape, batched = shapes.of_model(cls)
-    folders = tuple(os.path.abspath(folder) for folder in (code, model) if folder)
-    return Model(_chain(instance), shape, batched, getattr(instance, "close", None), folders)
+    return Model(_chain(instance), shape, batched, getattr(instance, "close", None), folders_of(manifest))
 
 
 def _import(entry: str) -> Any:
@@ -80,9 +54,9 @@ def _import(entry: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     except (Exception, SystemExit) as error:
-        raise _load_failed(error) from error
+        raise load_failed(error) from error
     return module
 
 
@@ -124,27 +98,3 @@ def _chain(instance: Any) -> Callable[[Any], Any]:
         return request
 
     return call
-
-
-def _missing(error: ImportError) -> FatalError:
-    name = error.name or "a module"
-    return FatalError(
-        "missing_module",
-        f"the model needs {name}, which is not installed here; add it to the package's requirements.txt",
-        evidence=_last_line(error),
-        traceback=_trace(error),
-    )
-
-
-def _load_failed(error: BaseException) -> FatalError:
-    return FatalError(
-        "model_load_failed", f"the model could not be loaded: {_last_line(error)}", _last_line(error), _trace(error)
-    )
-
-
-def _last_line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(type(error), error)).strip()
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
