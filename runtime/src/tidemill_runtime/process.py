@@ -1,12 +1,16 @@
-"""What the C library knows and Python does not: death with the parent, and the allocator. Used by agent and worker."""
+"""What the C library knows and Python does not: death with the parent, orphans, the allocator. Used by agent, worker
+and keeper.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -36,3 +40,9 @@ def keep_freed_memory() -> None:
         return  # another C library
     mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
     mallopt(_M_TRIM_THRESHOLD, 256 * 1024 * 1024)
+
+
+def adopt_orphans() -> None:
+    """From now on this process is the parent of whatever below it loses its own, so that all of it can be found."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: what leaves its process group is not found
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
