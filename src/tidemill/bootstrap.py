@@ -40,6 +40,9 @@ from tidemill.store.migrate import migrate
 
 RUNNER_URL_FILE = "runner.url"
 _STORAGE_RETRY_S = 10.0
+"""How long a storage that does not answer is tried by the loops, before a run is shown as paused."""
+_DOOR_RETRY_S = 3.0
+"""The same where somebody waits for the answer."""
 _log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -143,7 +146,8 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
     # Twice as long as an instance waits for a server: who is heard at all can be heard again.
     tokens = Tokens(key, 2 * settings.limits.orphan_after_s)
     engine = engine or ProcessEngine(data / "process", _capacity(settings.process))
-    regions = {name: _region(settings, name, engine) for name in settings.regions}
+    regions = {name: _region(settings, name, engine, _STORAGE_RETRY_S) for name in settings.regions}
+    asked_by_people = {name: _region(settings, name, engine, _DOOR_RETRY_S) for name in settings.regions}
     closing = threading.Event()
     limits = settings.limits
     runner = Runner(
@@ -154,9 +158,10 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         CoordinatorSettings(limits.lease_ttl_s, limits.grant_ttl_s, limits.report_every_s),
     )
     loops: list[Loop] = []
+    signer = Signer(data / SERVER_KEY_FILE, SERVER)
     services = assemble(
         store,
-        regions,
+        asked_by_people,
         clock,
         data,
         limits,
@@ -188,10 +193,10 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
     return Server(settings, store, services, context, leases, loops)
 
 
-def _region(settings: Settings, name: str, engine: Engine) -> Region:
+def _region(settings: Settings, name: str, engine: Engine, retry_s: float) -> Region:
     section = settings.regions[name]
     # Plain paths are allowed here; that only the operator's key may name them is for the services to say.
-    objects = open_region(section.buckets, settings.data, local_paths=True, retry_s=_STORAGE_RETRY_S)
+    objects = open_region(section.buckets, settings.data, local_paths=True, retry_s=retry_s)
     return Region(name, objects, engine, tuple(section.buckets))
 
 

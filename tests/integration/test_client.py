@@ -17,7 +17,14 @@ from tests.integration.api_world import USER, World, open_world
 from tidemill.client import connection, watching
 from tidemill.client.connection import find_credentials
 from tidemill.client.watching import read_events
-from tidemill.domain.errors import InvalidValue, NotAuthenticated, NotFound, ServerUnreachable, TidemillError
+from tidemill.domain.errors import (
+    InvalidValue,
+    NotAuthenticated,
+    NotFound,
+    ServerUnreachable,
+    StorageUnavailable,
+    TidemillError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -176,12 +183,20 @@ def test_events_are_read_as_the_standard_says() -> None:
     assert found == [("", "comment", "comment"), ("1", "a", "x\ny"), ("1", "message", ""), ("2", "b", "z")]
 
 
+def test_what_a_server_says_of_its_storage_is_told_at_once() -> None:
+    with flaky(["storage"]) as (client, seen):
+        with pytest.raises(StorageUnavailable, match="busy"):
+            client.tasks.get("x")
+        assert len(seen) == 1
+
+
 @contextmanager
 def flaky(answers: list[str], world: World | None = None) -> Iterator[tuple[tidemill.Client, list[str]]]:
     """A server in front of the world's that gives these answers in turn, the last of them for ever.
 
     drop: hangs up. lose: hands on, and hangs up. cut: hands on, and hangs up in the middle. pass: hands on. 503, html:
-    as they say. Anything else is the text of an event stream. Yields a client of it, and what it was asked.
+    as they say. storage: a 503 that is the storage's. Anything else is the text of an event stream. Yields a client of
+    it, and what it was asked.
     """
     left = list(answers)
     seen: list[str] = []
@@ -196,8 +211,9 @@ def flaky(answers: list[str], world: World | None = None) -> Iterator[tuple[tide
                 return
             if answer in ("pass", "lose", "cut"):
                 self._hand_on(answer)
-            elif answer == "503":
-                problem = {"title": "x", "status": 503, "detail": "busy", "code": "store_unavailable"}
+            elif answer in ("503", "storage"):
+                code = "store_unavailable" if answer == "503" else "storage_unavailable"
+                problem = {"title": "x", "status": 503, "detail": "busy", "code": code}
                 self._answer(503, json.dumps(problem).encode(), {"Content-Type": "application/problem+json"})
             elif answer == "html":
                 self._answer(404, b"<html>", {})

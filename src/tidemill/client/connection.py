@@ -18,12 +18,21 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from tidemill.domain.errors import (
     LimitExceeded,
     NotAuthenticated,
     ServerUnreachable,
+    StorageFull,
+    StorageUnavailable,
     Temporary,
     TidemillError,
 )
@@ -226,11 +235,14 @@ def segment(name: str) -> str:
 
 
 def patient(attempts: int = ATTEMPTS) -> Retrying:
-    """Tries again what may go away by itself, with growing pauses."""
+    """Tries again what may go away by itself, with growing pauses. What a server says of its storage is told at once:
+    it has tried for a while itself.
+    """
     return Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_exponential(multiplier=PAUSE_S, max=4.0) + wait_random(0, PAUSE_S),
-        retry=retry_if_exception_type((Temporary, LimitExceeded)),
+        retry=retry_if_exception_type((Temporary, LimitExceeded))
+        & retry_if_not_exception_type((StorageUnavailable, StorageFull)),
         reraise=True,
     )
 

@@ -12,12 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tidemill.domain import ids
-from tidemill.domain.errors import InvalidValue, OutputTaken, TidemillError
+from tidemill.domain.errors import InvalidValue, NotFound, OutputTaken, StorageDenied, StorageUnavailable, TidemillError
+from tidemill.domain.location import parse_location
 from tidemill.engines.machine import machine_resources
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, check_model
 from tidemill.local.place import FolderLock, home_of, journal_path, noted_scratch
 from tidemill.local.unfinished import check_same, clear, find_unfinished, forget
+from tidemill.objects.environment import where_looked_for
 from tidemill.objects.region import open_region
 from tidemill.planning.check import Checked, check_task, locate_output, naming
 from tidemill.ports.engine import Resources
@@ -28,6 +30,10 @@ from tidemill.settings import Settings
 from tidemill.wire.quantities import format_bytes
 from tidemill.wire.taskfile import TaskFile
 from tidemill_runtime.contract import InputFormat
+
+_CHECK_RETRY_S = 3.0
+"""How long a storage that does not answer is tried while somebody waits to see whether the run starts."""
+_RUN_RETRY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,23 @@ class Opened:
 
 def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, now_s: float, scratch: str) -> Opened:
     """Raises Refused in all its kinds, and leaves nothing behind then. scratch: the folder of this run's instances."""
-    objects = _open_objects(task, settings)
+    try:
+        return _open_run(task, settings, base, resume=resume, now_s=now_s, scratch=scratch)
+    except (NotFound, StorageDenied, StorageUnavailable) as error:
+        whereabouts = _whereabouts(error.field, task, settings)
+        if whereabouts is None:
+            raise
+        raise type(error)(error.message, field=error.field, remedy=whereabouts) from error
+
+
+def _open_run(task: TaskFile, settings: Settings, base: Path, *, resume: bool, now_s: float, scratch: str) -> Opened:
+    objects = _open_objects(task, settings, _CHECK_RETRY_S)
     model = check_model(task, base)
     instances, resources = share_machine(task, machine_resources())
     output = locate_output(task, base=str(base), local_paths=True)
     with naming("output.path"):
         home = home_of(objects, output, settings.data)
-    owner = find_unfinished(objects, output, home)
+        owner = find_unfinished(objects, output, home)
     checked = check_task(task, objects, base=str(base), local_paths=True, owner=owner)
     _check_readers(checked.formats.input)
     lock = FolderLock(home, output)
@@ -89,8 +105,9 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
             lock.note(task_id, scratch)
             claim(objects, output, task_id, ids.run_id(task_id, number))
         replace = task.output.if_exists == "replace" or owner is not None
+        patient = _open_objects(task, settings, _RUN_RETRY_S)
         return Opened(
-            task, objects, model, checked, home, lock, task_id, number, journal, replace, instances, resources
+            task, patient, model, checked, home, lock, task_id, number, journal, replace, instances, resources
         )
     except BaseException:
         with suppress(TidemillError):  # the error that brought us here is the one to tell
@@ -139,12 +156,20 @@ def _check_readers(found: InputFormat) -> None:
         )
 
 
-def _open_objects(task: TaskFile, settings: Settings) -> Objects:
+def _open_objects(task: TaskFile, settings: Settings, retry_s: float) -> Objects:
     if task.region not in settings.regions:
         known = ", ".join(sorted(settings.regions))
         raise InvalidValue(f"there is no region {task.region!r}.", field="region", remedy=f"Declared are: {known}.")
     buckets = settings.regions[task.region].buckets
-    return open_region(buckets, settings.data, local_paths=True, environment_buckets=True)
+    return open_region(buckets, settings.data, local_paths=True, environment_buckets=True, retry_s=retry_s)
+
+
+def _whereabouts(field: str | None, task: TaskFile, settings: Settings) -> str | None:
+    """Where the bucket that a field of the task names was looked for, if only the environment describes it."""
+    places = {"input.path": task.input.path, "output.path": task.output.path}
+    bucket = parse_location(places[field], field=field, base="/").bucket if field in places else None
+    declared = settings.regions[task.region].buckets if task.region in settings.regions else {}
+    return None if bucket is None or bucket in declared else where_looked_for(bucket)
 
 
 def _unfinished(

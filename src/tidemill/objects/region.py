@@ -5,7 +5,6 @@ Built once, by the composition root of the server and by `tidemill run`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.location import Location
+from tidemill.objects.environment import open_environment_bucket
 from tidemill.objects.local import LocalObjects
 from tidemill.ports.objects import Composed, ObjectInfo, Objects, Piece
 from tidemill_runtime.contract import Access
@@ -131,16 +131,16 @@ class RegionObjects(Objects):
         found = self._opened.get(location.bucket)
         if found is None:
             with self._opening:
-                found = self._opened.get(location.bucket) or self._open(location.bucket)
+                found = self._opened.get(location.bucket) or self._open(location, location.bucket)
                 self._opened[location.bucket] = found
         return found
 
-    def _open(self, name: str) -> Objects:
+    def _open(self, location: Location, name: str) -> Objects:
         section = self._buckets.get(name)
         if section is None:
             if not self._environment_buckets:
                 raise InvalidValue(f"there is no bucket {name!r}.", remedy=f"Declared are: {self._names()}.")
-            return _environment_bucket(name, self._retry_s)
+            return open_environment_bucket(location, self._names(), self._retry_s)
         if section.url is None:
             return _folder(self._data / "buckets" / name)
         if section.url.startswith("file://"):
@@ -193,17 +193,3 @@ def _declared(name: str, section: BucketSection, retry_s: float) -> Objects:
         )
     )
     return S3Objects(store, prefix + "/" if prefix else "")
-
-
-def _environment_bucket(name: str, retry_s: float) -> Objects:
-    """A bucket as the usual AWS_* variables describe it; obstore looks up the keys (variables, machine's role)."""
-    from tidemill.objects.s3 import S3Objects  # as above
-    from tidemill.objects.s3_store import S3Config, open_store
-
-    environ = os.environ  # Amazon's own variables, not settings of ours
-    endpoint = next(
-        (environ[key] for key in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if environ.get(key)), None
-    )
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    hosted = environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
-    return S3Objects(open_store(S3Config(name, endpoint, None, None, region, not hosted, retry_s)))

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from tidemill.domain import layout
-from tidemill.domain.errors import InvalidValue, NotAllowed, Refused, StorageDenied
+from tidemill.domain.errors import InvalidValue, NotAllowed, Refused, StorageDenied, StorageUnavailable
 from tidemill.domain.location import Location, parse_location
 from tidemill.domain.splits import Cut
 from tidemill.planning.formats import PEEK_BYTES, Formats, Sample, resolve
@@ -73,8 +73,10 @@ def check_task(
         if objects.is_folder(source) or source.is_folder:
             source = source.as_folder()
     _check_apart(objects, source, target)
-    first = first_inputs(objects, source, task.input.include, task.input.exclude)
-    formats = resolve(task.format, _samples(objects, source, first))
+    with naming("input.path"):
+        first = first_inputs(objects, source, task.input.include, task.input.exclude)
+        samples = _samples(objects, source, first)
+    formats = resolve(task.format, samples)
     if formats.cut is not Cut.FILES and len(first) < _FIRST_OBJECTS and not any(each.size for each in first):
         raise InvalidValue(
             f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path."
@@ -140,6 +142,8 @@ def naming(field: str) -> Iterator[None]:
         if error.field not in (None, "input", "output"):
             raise
         raise type(error)(error.message, field=field, remedy=error.remedy) from error
+    except StorageUnavailable as error:
+        raise StorageUnavailable(error.message, field=field, remedy="Nothing was started; try again later.") from error
 
 
 def _locate(text: str, field: str, base: str | None, local_paths: bool) -> Location:
