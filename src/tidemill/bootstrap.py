@@ -158,7 +158,6 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         CoordinatorSettings(limits.lease_ttl_s, limits.grant_ttl_s, limits.report_every_s),
     )
     loops: list[Loop] = []
-    signer = Signer(data / SERVER_KEY_FILE, SERVER)
     services = assemble(
         store,
         asked_by_people,
