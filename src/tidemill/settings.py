@@ -127,6 +127,20 @@ class ProcessSection(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvironmentsSection(Section):
+    """Environments that requirements of models are installed into, kept in the data folder. Where packages come from
+    is uv's own configuration: UV_DEFAULT_INDEX and its like, or uv.toml.
+    """
+
+    size: Bytes = 20 * 2**30
+    """All environments together (bytes). Over it, those go that were not used for longest; never one in use."""
+    install_within_s: Seconds = 1800.0
+    """Seconds that installing the requirements of one package may take."""
+    source_builds: bool = True
+    """Whether packages may be built from source, which runs code of theirs. `false`: only wheels."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LimitsSection(Section):
     """Times and sizes. Change them when you know why: each says what it guards."""
 
@@ -179,6 +193,7 @@ class Settings(Section):
     regions: dict[str, RegionSection] = field(default_factory=lambda: {"local": RegionSection()})
     """Regions by name. A task that names none is in `local`."""
     process: ProcessSection = ProcessSection()
+    environments: EnvironmentsSection = EnvironmentsSection()
     limits: LimitsSection = LimitsSection()
 
 

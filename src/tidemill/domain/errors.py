@@ -21,6 +21,7 @@ TidemillError
     ├── InputChanged             an input object is not the one that was listed
     ├── PartDamaged              a committed part is missing or not what was committed
     ├── EngineFailed             the engine cannot place or see instances
+    ├── EnvironmentFailed        a package's requirements cannot be installed
     └── IllegalTransition        a status change that the transition table forbids (a bug)
 """
 
@@ -143,6 +144,16 @@ class PartDamaged(Permanent):
 
 class EngineFailed(Permanent):
     code = "engine_failed"
+
+
+class EnvironmentFailed(Permanent):
+    """The message is what the resolver said; `log` has all of it, on the machine that tried."""
+
+    code = "environment_failed"
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class IllegalTransition(Permanent):

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     NONE = ""
     # waiting
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
+    INSTALLING = "installing"
     PAUSED_STORAGE = "paused_storage"
     PAUSED_DISK_FULL = "paused_disk_full"
     # good ends
@@ -99,6 +100,7 @@ class Reason(StrEnum):
     INPUT_CHANGED = "input_changed"
     OUTPUT_TAKEN = "output_taken"
     MODEL_NOT_FOUND = "model_not_found"
+    ENVIRONMENT_FAILED = "environment_failed"
     MODEL_LOAD_FAILED = "model_load_failed"
     MISSING_MODULE = "missing_module"
     MODEL_ALWAYS_FAILS = "model_always_fails"
@@ -128,6 +130,7 @@ _R = Reason
 EXPLANATIONS: dict[Reason, Explanation] = {
     _R.NONE: Explanation(""),
     _R.WAITING_FOR_CAPACITY: Explanation("Waits for free capacity.", "It starts by itself."),
+    _R.INSTALLING: Explanation("The model's requirements are being installed."),
     _R.PAUSED_STORAGE: Explanation("Object storage does not answer.", "It goes on by itself.", retry=True),
     _R.PAUSED_DISK_FULL: Explanation("No space is left.", "Make room; it goes on by itself.", retry=True),
     _R.FINISHED: Explanation("All records were predicted."),
@@ -145,6 +148,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     _R.OUTPUT_TAKEN: Explanation("The output folder belongs to another task.", "Choose another output folder."),
     _R.MODEL_NOT_FOUND: Explanation(
         "The model has no entry that can be used.", "A package needs batch/model_service.py with a model class."
+    ),
+    _R.ENVIRONMENT_FAILED: Explanation(
+        "The model's requirements could not be installed.", "Change requirements.txt, or make the package available."
     ),
     _R.MODEL_LOAD_FAILED: Explanation("The model's load() failed.", "See the traceback in the log."),
     _R.MISSING_MODULE: Explanation(

@@ -4,6 +4,8 @@ Run by the process engine as a file, `python -I -S spawn.py FOLDER`, in a fresh 
 happen between fork and exec of a server with threads. Standard library only, and little of it, because every
 millisecond here is one of each launch.
 
+`environments` starts the installer by it too, which is to die with the thread that waits for it (`parent` in the plan).
+
 Its standard input is the launch lock, which it holds until its identity is on disk. So a server that was killed after
 the fork finds, once it gets the lock, either a process that it can see or none.
 """
@@ -11,6 +13,7 @@ the fork finds, once it gets the lock, either a process that it can see or none.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -20,6 +23,7 @@ from typing import Any
 FAILED = 120
 """Exit code of an instance that could not be set up; the log says why."""
 
+_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
@@ -39,8 +43,12 @@ def main(folder: str) -> None:
         with open(os.path.join(group, "cgroup.procs"), "w") as file_:
             file_.write("0")
     os.umask(0o077)
+    if plan.get("hold"):
+        hold(plan["hold"], plan["argv"][0])
     limit(plan)
     drop_rights()
+    if plan.get("parent"):
+        die_with(plan["parent"])
     os.chdir(plan["scratch"])
     os.execve(plan["argv"][0], plan["argv"], plan["env"])  # noqa: S606 - no shell is wanted
 
@@ -69,6 +77,25 @@ def limit(plan: dict[str, Any]) -> None:
         resource.setrlimit(name, (allowed, allowed))
     if plan["cores"]:
         os.sched_setaffinity(0, plan["cores"])
+
+
+def hold(lock: str, program: str) -> None:
+    """Keeps the environment that `program` is of for as long as this process or a fork of it lives.
+
+    Raises FileNotFoundError if it was removed before.
+    """
+    fd = os.open(lock, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    os.set_inheritable(fd, True)
+    if not os.path.exists(program):
+        raise FileNotFoundError(f"its environment is gone: {program}")
+
+
+def die_with(parent: int) -> None:
+    """SIGKILL when the thread that started this process ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    if os.getppid() != parent:  # it was quicker
+        os.kill(os.getpid(), 9)
 
 
 def drop_rights() -> None:
