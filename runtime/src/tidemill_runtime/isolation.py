@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
+from tidemill_runtime import windows
 from tidemill_runtime.batching import BatchSizer
-from tidemill_runtime.board import Board
+from tidemill_runtime.board import ISOLATING, Board
 from tidemill_runtime.codec.records import Records
+from tidemill_runtime.exhausted import free_memory, ran_out_of_memory
+from tidemill_runtime.faults import FatalError
+from tidemill_runtime.models.outside import RecordFault
 from tidemill_runtime.models.port import Model
 from tidemill_runtime.models.returned import WrongLength, checked
 from tidemill_runtime.models.shapes import RECORD, convert
@@ -45,6 +49,9 @@ class Outcome(NamedTuple):
     failed: dict[int, Failure]
 
 
+Items = Union[Records, windows.Sorted]
+
+
 class Isolator:
     """Calls the model and says which records failed. timeout_s: record_timeout_s, None for no limit."""
 
@@ -53,28 +60,82 @@ class Isolator:
         self._board = board
         self._sizer = sizer
         self._timeout_s = timeout_s
+        if model.clock is not None:
+            model.clock.attach(lambda: board.enter(ISOLATING), lambda: board.predict(self._called))
+        self._sorts = model.batched and model.shape in windows.SHAPES
         self._ok = False
         self._failed = 0
         self._place = Place(0, 0, 0, 0)
+        self._called = self._place.window(0, 0, 0.0)
+        self._window: Optional[tuple[int, int]] = None
+        self.sorted = False
+
+    def reach(self, longest_s: float) -> int:
+        """How many items `run` is to be given at once, which takes no longer than `longest_s` or one call."""
+        size = self._sizer.size
+        return windows.reach(size, self._sizer.record_s, longest_s) if self._sorts else size
 
     def run(self, records: Records, place: Place, first: int, stop: int) -> Outcome:
-        """Predicts the items [first, stop)."""
+        """Predicts the items [first, stop): in one call, or in several if they are more than a call has."""
         self._place = place
-        call = self._batch if self._model.batched else self._one_by_one
-        outcome = call(records, first, stop)
+        if stop - first > self._sizer.size and self._sorts:
+            return self._run_window(records, first, stop)
+        return self._run(records, first, stop)
+
+    def _run(self, records: Items, first: int, stop: int) -> Outcome:
+        outcome = self._batch(records, first, stop) if self._model.batched else self._one_by_one(records, first, stop)
         self._failed += len(outcome.failed)
         self._ok = self._ok or len(outcome.failed) < stop - first
         return outcome
 
-    def _batch(self, records: Records, first: int, stop: int) -> Outcome:
-        started = time.monotonic()
+    def _run_window(self, records: Records, first: int, stop: int) -> Outcome:
+        """Calls over records of much the same length; what comes out is in order again.
+
+        Whoever dies in one of them leaves the whole window under suspicion: its records are neighbours in no order.
+        """
+        items = records.items(first, stop)
+        order = windows.by_length(items)
+        self.sorted = order is not None
+        if order is None:
+            return self._run_in_order(records, first, stop)
+        self._window = (first, stop - first)
+        view = windows.Sorted(records, first, items, order)
+        parts: list[tuple[list[int], Any]] = []
+        failed: dict[int, Failure] = {}
+        low = 0
         try:
-            piece = self._call(records, first, stop, again=False)
+            while low < len(order):
+                high = min(len(order), low + self._sizer.size)
+                outcome = self._run(view, low, high)
+                parts += [(order[piece.first : piece.stop], piece.returned) for piece in outcome.pieces]
+                failed.update((first + order[number], failure) for number, failure in outcome.failed.items())
+                low = high
+        finally:
+            self._window = None
+        pieces = [Piece(first + begin, first + end, returned) for begin, end, returned in windows.restored(parts)]
+        return Outcome(pieces, failed)
+
+    def _run_in_order(self, records: Records, first: int, stop: int) -> Outcome:
+        outcome = Outcome([], {})
+        while first < stop:
+            high = min(stop, first + self._sizer.size)
+            _extend(outcome, self._run(records, first, high))
+            first = high
+        return outcome
+
+    def _batch(self, records: Items, first: int, stop: int, *, again: bool = False) -> Outcome:
+        started = time.monotonic()
+        failure: Optional[Failure] = None
+        try:
+            piece = self._call(records, first, stop, again=again)
         except (Exception, SystemExit) as error:
-            failure = _failure(error, 1, self._model.folders)
+            if stop - first == 1 or not ran_out_of_memory(error):
+                failure = _failure(error, 1, self._model.folders)
         else:
             self._sizer.took(stop - first, time.monotonic() - started)
             return Outcome([piece], {})
+        if failure is None:
+            return self._with_less(records, first, stop)
         hopeless = self._hopeless()
         if hopeless:
             self._sizer.took(stop - first, time.monotonic() - started)
@@ -84,7 +145,21 @@ class Isolator:
         self._bisect(records, first, stop, 1, outcome)
         return outcome
 
-    def _bisect(self, records: Records, first: int, stop: int, attempts: int, outcome: Outcome) -> None:
+    def _with_less(self, records: Items, first: int, stop: int) -> Outcome:
+        """What ran out of memory again, in calls of half the size, and so on; a single record that still does has
+        failed.
+        """
+        before = self._sizer.mark()
+        self._sizer.ran_out(stop - first)
+        free_memory()
+        middle = (first + stop) // 2
+        outcome = self._batch(records, first, middle, again=True)
+        _extend(outcome, self._batch(records, middle, stop, again=True))
+        if any(failure.fault == "out_of_memory" for failure in outcome.failed.values()):
+            self._sizer.forgive(before)
+        return outcome
+
+    def _bisect(self, records: Items, first: int, stop: int, attempts: int, outcome: Outcome) -> None:
         """Both halves of [first, stop), which failed as a whole."""
         middle = (first + stop) // 2
         for low, high in ((first, middle), (middle, stop)):
@@ -101,7 +176,7 @@ class Isolator:
     def _hopeless(self) -> bool:
         return not self._ok and self._failed >= HOPELESS_AFTER
 
-    def _works(self, records: Records, first: int) -> bool:
+    def _works(self, records: Items, first: int) -> bool:
         """Whether the first record alone gets a prediction: then the model is not hopeless after all."""
         try:
             self._call(records, first, first + 1)
@@ -109,8 +184,10 @@ class Isolator:
             return False
         return True
 
-    def _call(self, records: Records, first: int, stop: int, *, again: bool = True) -> Piece:
-        self._board.predict(self._place.window(first, stop - first, self._limit_s(stop - first)))
+    def _call(self, records: Items, first: int, stop: int, *, again: bool = True) -> Piece:
+        begin, size = self._window or (first, stop - first)
+        self._called = self._place.window(begin, size, self._limit_s(stop - first))
+        self._board.predict(self._called)
         items = records.fresh(first, stop) if again else records.items(first, stop)
         try:
             batch = convert(items, self._model.shape)
@@ -126,7 +203,7 @@ class Isolator:
             return 0.0
         return self._timeout_s + (4 * count * self._sizer.record_s if count > 1 else 0.0)
 
-    def _one_by_one(self, records: Records, first: int, stop: int) -> Outcome:
+    def _one_by_one(self, records: Items, first: int, stop: int) -> Outcome:
         predictions: list[Any] = []
         outcome = Outcome([], {})
         begin = first
@@ -149,13 +226,22 @@ class Isolator:
         return outcome
 
 
+def _extend(outcome: Outcome, more: Outcome) -> None:
+    outcome.pieces.extend(more.pieces)
+    outcome.failed.update(more.failed)
+
+
 def _failure(error: BaseException, attempts: int, folders: tuple[str, ...]) -> Failure:
+    if isinstance(error, FatalError):
+        raise error
+    if isinstance(error, RecordFault):
+        return Failure(error.fault, error.type, str(error), error.trace, attempts)
     fault = "model_error"
     if isinstance(error, WrongLength):
         fault = "wrong_length"
     elif isinstance(error, CannotConvert):
         fault = "decode_error"
-    elif isinstance(error, MemoryError):
+    elif ran_out_of_memory(error):
         fault = "out_of_memory"
     trace = traceback.format_exception(type(error), error, _users_own(error.__traceback__), limit=-_TRACE_FRAMES)
     text = "".join(trace)

@@ -59,8 +59,7 @@ class LeaseWork:
             [Suspect(*each) for each in message.get("suspects", ())],
             [Condemned(*each) for each in message.get("condemned", ())],
         )
-        if message.get("most"):
-            tools.sizer.limit(message["most"])
+        tools.sizer.permit(message.get("most"))
         self._ticket: int = message["ticket"]
         self._fence = self._lease.fence
         self._target: Optional[PartTarget] = self._lease.part
@@ -121,7 +120,10 @@ class LeaseWork:
         verdict = self._suspicion.verdict(self._place, first)
         if verdict is not None:
             return Outcome([], {first: verdict}), first + 1
-        stop = self._suspicion.stop(self._place, first, min(records.size, first + self._tools.sizer.size))
+        if self._suspicion.knows(self._place):  # what killed a worker is looked for in the order of the records
+            stop = self._suspicion.stop(self._place, first, min(records.size, first + self._tools.sizer.size))
+        else:
+            stop = min(records.size, first + self._tools.isolator.reach(self._tools.manifest.commit_every_s / 2))
         return self._tools.isolator.run(records, self._place, first, stop), stop
 
     def _write(self, records: Records, first: int, row: int, row_stop: int, outcome: Outcome) -> None:

@@ -101,6 +101,10 @@ class Suspicion:
         """Whether a suspected window begins here: what was done before is to be committed first."""
         return any(mark.first == item - place.items for mark in _within(self._suspects, place))
 
+    def knows(self, place: Place) -> bool:
+        """Whether anything is known of records of this block."""
+        return any(_within(self._suspects, place)) or any(_within(self._condemned, place))
+
     def stop(self, place: Place, first: int, stop: int) -> int:
         """How far a mini-batch from `first` may go."""
         first, stop = first - place.items, stop - place.items

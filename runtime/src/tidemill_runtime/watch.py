@@ -118,11 +118,15 @@ class Watch:
         window = worker.board.window()
         suspect = lease.suspect(window, fault)
         if fault == "out_of_memory" and window.size > 1 and certain:
-            self.most = max(1, window.size // 2)
+            call = min(window.size, worker.board.totals().batch or window.size)  # a window may be several calls
+            if lease.most_before < 0:
+                lease.most_before = self.most or 0
+            self.most = max(1, call // 2)
         if window.size == 1 and certain and suspect.deaths >= _deaths_needed(fault):
             lease.condemn(suspect, _message(how))
-            if fault == "out_of_memory":
+            if fault == "out_of_memory":  # it was this record, neither the number of workers nor of records
                 self.processes = self._wanted
+                self.most = max(lease.most_before, 0) or None
 
 
 def _tell(worker: Worker, phase: int, lease: Optional[HeldLease], how: str) -> None:
