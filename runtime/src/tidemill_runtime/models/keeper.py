@@ -113,7 +113,7 @@ class _Keeper:
                 stdout=log_write if stdout < 0 else stdout,
                 stderr=log_write,
                 start_new_session=True,  # Ctrl-C of a terminal is the coordinator's to decide on
-                preexec_fn=lambda: die_with_parent(here),
+                preexec_fn=lambda: die_with_parent(here),  # noqa: PLW1509 - this process has one thread
             )
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             self._close_log()

@@ -21,7 +21,7 @@ class RecordFault(Exception):
 
 
 class Clock:
-    """The time limit of a call: it stands still while the other side is (re)started, which no record is to blame for."""
+    """The time limit of a call; it stands still while the other side is started, which no record is to blame for."""
 
     def __init__(self) -> None:
         self._stop: Callable[[], None] = _nothing
