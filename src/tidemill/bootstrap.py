@@ -29,6 +29,7 @@ from tidemill.loops.release import ReleaseLoop
 from tidemill.objects.region import open_region
 from tidemill.ports.clock import Clock, SystemClock
 from tidemill.ports.engine import Engine, Resources
+from tidemill.publishing.signing import SERVER, SERVER_KEY_FILE, Signer
 from tidemill.services.access import root_credential
 from tidemill.services.facade import Services, assemble
 from tidemill.services.regions import Region
@@ -158,6 +159,7 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         CoordinatorSettings(limits.lease_ttl_s, limits.grant_ttl_s, limits.report_every_s),
     )
     loops: list[Loop] = []
+    signer = Signer(data / SERVER_KEY_FILE, SERVER)
     services = assemble(
         store,
         asked_by_people,
@@ -166,6 +168,7 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         limits,
         [root_credential(data)],
         report=runner.report,
+        receipt_key=signer.public_key,
         problems=lambda: _problems(loops),
         closing=closing.is_set,
     )
@@ -177,6 +180,7 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         tokens=tokens,
         runner_url=lambda region: settings.regions[region.name].runner_url or f"file:{data / RUNNER_URL_FILE}",
         make_folder=services.packages.materialise,
+        sign=signer.sign,
         started=clock.now(),
         closing=closing,
     )

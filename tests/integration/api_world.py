@@ -100,7 +100,9 @@ def open_world(data: Path, database_url: str, *, limits: LimitsSection | None = 
         return Orders("wait")
 
     limits = limits or LimitsSection()
-    services = assemble(store, regions, SystemClock(), data, limits, [root, USER, STRANGER], report=report)
+    services = assemble(
+        store, regions, SystemClock(), data, limits, [root, USER, STRANGER], report=report, receipt_key=""
+    )
     config = uvicorn.Config(
         create_app(services, body_bytes=limits.body_bytes),
         port=0,

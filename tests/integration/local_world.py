@@ -121,7 +121,7 @@ class World:
         return {
             path.relative_to(out).as_posix(): path.read_bytes()
             for path in sorted(out.rglob("*"))
-            if path.is_file() and "_tidemill" not in path.parts and path.name not in ("receipt.json", "_SUCCESS")
+            if path.is_file() and "_tidemill" not in path.parts and path.name not in ("receipt.json", "_SUCCESS", "_inputs.jsonl")
         }
 
     def left_over(self) -> list[str]:

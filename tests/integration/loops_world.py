@@ -29,6 +29,7 @@ from tidemill.planning.check import check_task
 from tidemill.ports.clock import Clock
 from tidemill.ports.engine import Resources
 from tidemill.ports.objects import Objects
+from tidemill.publishing.signing import SERVER, Signer
 from tidemill.services.checks import dump_checked
 from tidemill.services.regions import Region
 from tidemill.services.runner import Runner
@@ -84,6 +85,7 @@ class World:
             tokens=self.tokens,
             runner_url=lambda region: "http://127.0.0.1:1",
             make_folder=lambda digest: self.folder / digest,
+            sign=Signer(self.folder / "receipt-key.pem", SERVER).sign,
             started=self.clock.now(),
             closing=threading.Event(),
         )

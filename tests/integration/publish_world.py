@@ -7,6 +7,7 @@ publishes a world in a process of its own, to be killed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ from tidemill.objects.region import open_region
 from tidemill.ports.journal import Granted
 from tidemill.ports.objects import Objects
 from tidemill.publishing.publisher import Finished, Publisher
+from tidemill.publishing.signing import SERVER, Signer
 from tidemill.settings import BucketSection
 from tidemill.wire.kinds import Secret
 from tidemill_runtime.contract import Access, Commit, Counts, Cursor, PartTarget, Report, ResultFormat
@@ -66,7 +68,8 @@ class World:
 
     def publisher(self, **options: bool) -> Publisher:
         result = ResultFormat(layout=self.plan.layout.value)
-        return Publisher(self.journal, self.objects, self.plan, self.output, TASK, result, **options)
+        sign = Signer(Path(self.place.root) / "receipt-key.pem", SERVER).sign
+        return Publisher(self.journal, self.objects, self.plan, self.output, TASK, result, sign=sign, **options)
 
     def receipt(self) -> Receipt:
         account = InputAccount("/in/", self.plan.objects, self.plan.bytes, self.plan.listing_sha256)
@@ -119,10 +122,11 @@ def make_world(place: Place, inputs: dict[str, bytes], cut: Cut, kind: Layout) -
     total = sum(map(len, inputs.values()))
     splits = list(plan_splits(read_listing(objects, listing), cut, kind, total_objects=len(names), total_bytes=total))
     input_type = "file" if cut is Cut.FILES else "jsonl"
-    plan = Plan(listing, len(names), total, len(splits), splits[-1].unit + 1, cut, kind, "0" * 64, input_type)
+    digest = hashlib.sha256(b"".join(lines)).hexdigest()
+    plan = Plan(listing, len(names), total, len(splits), splits[-1].unit + 1, cut, kind, digest, input_type)
     path = Path(place.root) / "journal.jsonl"
     header = {"cut": cut.value, "layout": kind.value, "objects": len(names), "bytes": total, "splits": len(splits)}
-    header |= {"units": plan.units, "input_type": input_type}
+    header |= {"units": plan.units, "input_type": input_type, "listing_sha256": digest}
     journal = FileJournal.create(path, header, splits, run="r1")
     return World(place, objects, output, plan, journal, inputs)
 
@@ -142,7 +146,7 @@ def open_world(path: Path) -> World:
         header["units"],
         Cut(header["cut"]),
         Layout(header["layout"]),
-        "0" * 64,
+        header["listing_sha256"],
         header["input_type"],
     )
     return World(place, objects, output, plan, journal, {})

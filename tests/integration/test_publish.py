@@ -18,6 +18,7 @@ from tidemill.domain.errors import Conflict, InvalidValue, OutputTaken, PartDama
 from tidemill.domain.splits import Cut, Layout
 from tidemill.publishing import units
 from tidemill.publishing.publisher import Finished, Publisher, read_marker
+from tidemill.publishing.signing import signature_fault
 from tidemill_runtime.contract import Counts, ResultFormat
 
 Make = Callable[..., World]
@@ -79,6 +80,8 @@ def check_account(world: World) -> dict[str, bytes]:
         assert error["fingerprint"]
     receipt_text = found.pop(layout.RECEIPT)
     receipt = json.loads(receipt_text)
+    assert signature_fault(receipt, trusted=None) is None
+    assert hashlib.sha256(found.pop(layout.INPUTS)).hexdigest() == receipt["input"]["listing_sha256"]
     counts = receipt["counts"]
     records = sum(len(data.splitlines()) for data in world.inputs.values())
     assert counts["inputs"] == counts["ok"] + counts["failed"] + counts["skipped"] == records
@@ -254,4 +257,12 @@ def test_formats_that_are_not_lines_are_refused(make: Make) -> None:
     world = make(MIXED, Cut.RANGES, Layout.PER_OBJECT)
     for kind in ("csv", "parquet"):
         with pytest.raises(InvalidValue, match=kind):
-            Publisher(world.journal, world.objects, world.plan, world.output, TASK, ResultFormat(type=kind))
+            Publisher(
+                world.journal,
+                world.objects,
+                world.plan,
+                world.output,
+                TASK,
+                ResultFormat(type=kind),
+                sign=lambda it: it,
+            )

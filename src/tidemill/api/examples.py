@@ -301,6 +301,7 @@ EXAMPLES: dict[str, Example] = {
             "capacity_millicores": 8000,
             "capacity_memory_bytes": 17179869184,
             "buckets": {"local": ["data"]},
+            "receipt_key": "hG8m3K1mO5o9l0sVj3v0Jr2dQ0N9cY0lGq3o8b1f2XU=",
         },
     ),
 }

@@ -8,6 +8,8 @@ from __future__ import annotations
 STAGING = "_tidemill/"
 CLAIM = "_tidemill/claim.json"
 ERRORS = "errors.jsonl"
+INPUTS = "_inputs.jsonl"
+"""The input as it was planned: {"name", "size", "etag"} a line. Its sha256 is the receipt's `input.listing_sha256`."""
 RECEIPT = "receipt.json"
 MARKER = "_SUCCESS"
 

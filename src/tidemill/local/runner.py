@@ -17,6 +17,7 @@ from tidemill.domain import ids, layout
 from tidemill.domain.errors import StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
 from tidemill.domain.receipt import Receipt
+from tidemill.domain.receipt import Receipt
 from tidemill.domain.verdict import Standing, pause_of, verdict
 from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
@@ -34,6 +35,7 @@ from tidemill.local.unfinished import clear, forget, header_of, plan_of
 from tidemill.planning.plan import make_plan
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import Finished, Publisher
+from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
 from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
 from tidemill.settings import Settings
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
@@ -281,6 +283,12 @@ class LocalRun:
                     raise
                 self._crew.selector.select(_RETRY_EVERY_S)  # of its sockets none is left but that of the signals
                 self._interrupts.drain()
+
+    def _sign(self, receipt: Receipt) -> Receipt:
+        """By this user's own key, which says no more than that it was made here."""
+        data = self._settings.data
+        data.mkdir(parents=True, exist_ok=True)
+        return Signer(data / LAPTOP_KEY_FILE, LAPTOP).sign(receipt)
 
     def _sign(self, receipt: Receipt) -> Receipt:
         """By this user's own key, which says no more than that it was made here."""

@@ -13,6 +13,7 @@ from tidemill.domain.ids import RunId
 from tidemill.domain.life import FINAL, PAUSED, Reason
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
+from tidemill.domain.receipt import Receipt
 from tidemill.planning.check import Checked
 from tidemill.ports.clock import Clock
 from tidemill.ports.objects import Objects
@@ -53,7 +54,8 @@ class Pauses:
 @dataclass(frozen=True)
 class Context:
     """runner_url: where the instances of a region find the server. make_folder: a package, by its digest, as a folder.
-    started: when the server came up; closing: whether it is about to end.
+    sign: puts the server's signature on a receipt. started: when the server came up; closing: whether it is about to
+    end.
     """
 
     store: Store
@@ -63,6 +65,7 @@ class Context:
     tokens: Tokens
     runner_url: Callable[[Region], str]
     make_folder: Callable[[str], Path]
+    sign: Callable[[Receipt], Receipt]
     started: float
     closing: threading.Event = field(default_factory=threading.Event)
     pauses: Pauses = field(default_factory=Pauses)

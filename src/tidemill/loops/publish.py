@@ -85,6 +85,7 @@ class PublishLoop:
             job.output,
             job.run.task,
             job.checked.formats.result,
+            sign=self._context.sign,
             replace=job.spec.output.if_exists == "replace",
         )
 

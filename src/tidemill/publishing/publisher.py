@@ -8,7 +8,7 @@ there already and is the same counts as made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +42,8 @@ class Finished:
 
 
 class Publisher:
-    """replace: whether objects of others in the output folder may be replaced (`output.if_exists`).
+    """sign: puts the signature on a receipt (`signing.Signer.sign`). replace: whether objects of others in the output
+    folder may be replaced (`output.if_exists`).
 
     Raises InvalidValue for a result format that cannot be put together from parts.
     """
@@ -56,6 +57,7 @@ class Publisher:
         task: TaskId,
         result: ResultFormat,
         *,
+        sign: Callable[[Receipt], Receipt],
         replace: bool = False,
     ) -> None:
         check_result_format(result)
@@ -64,6 +66,7 @@ class Publisher:
         self._plan = plan
         self._output = output.as_folder()
         self._task = task
+        self._sign = sign
         self._replace = replace
         self._setting = Setting(objects, plan, self._output, task, result.type, replace)
 
@@ -94,7 +97,7 @@ class Publisher:
             yield from self._unit(number).errors_so_far()
 
     def finish(self, receipt: Receipt) -> Finished:
-        """errors.jsonl, receipt.json, and last `_SUCCESS` with the manifest of all results.
+        """errors.jsonl, the listing of the inputs, receipt.json, and last `_SUCCESS` with the manifest of all results.
 
         The receipt's counts and results are filled in here. A plan that is finished already is left as it is. Raises
         Conflict while a unit is not published, and PartDamaged where the accounts do not add up.
@@ -109,12 +112,13 @@ class Publisher:
         units = [layout.unit_manifest(self._task, unit) for unit in range(self._plan.units)]
         manifest = self._assemble(manifest_name, units)
         account = ResultsAccount(str(self._output), totals.results, totals.size, manifest.sha256, errors.sha256)
-        receipt = replace(receipt, counts=totals.counts, results=account)
+        self._compose(layout.INPUTS, [Piece(self._plan.listing, sha256=self._plan.listing_sha256)])
+        receipt = self._sign(replace(receipt, counts=totals.counts, results=account))
         self._objects.put(self._output.child(layout.RECEIPT), receipt.to_json())
         reach("finish.receipt")
         finished = Finished(totals.results, totals.size, totals.counts, receipt.sha256, manifest.sha256)
         self._objects.sync(self._output)
-        header = canonical({"task": self._task, "run": receipt.run, **vars(finished), "counts": vars(totals.counts)})
+        header = marker_header(self._task, receipt.run, finished)
         pieces: list[bytes | Piece] = [
             header,
             Piece(self._output.child(manifest_name), 0, manifest.size, sha256=manifest.sha256),
@@ -187,6 +191,11 @@ def check_result_format(result: ResultFormat) -> None:
             field="format.result.type",
             remedy="Use jsonl or text.",
         )
+
+
+def marker_header(task: str, run: str, finished: Finished) -> bytes:
+    """The first line of `_SUCCESS`."""
+    return canonical({"task": task, "run": run, **vars(finished), "counts": vars(finished.counts)})
 
 
 def read_marker(objects: Objects, output: Location) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from tidemill.domain.errors import NotAllowed, NotAuthenticated
 from tidemill.domain.ids import AccountId
 from tidemill.domain.location import Location
+from tidemill.objects.keyfile import made_once
 
 ROOT_FILE = "root-credentials.json"
 ROOT_ACCOUNT = AccountId("root")
@@ -45,21 +45,8 @@ class Credential:
 
 def root_credential(folder: Path) -> Credential:
     """The operator's credential of a data folder, made at first use (mode 0600)."""
-    path = folder / ROOT_FILE
     made = {"secret_id": "TM" + secrets.token_hex(12), "secret_key": secrets.token_urlsafe(32)}
-    temporary = folder / f".{ROOT_FILE}.{secrets.token_hex(4)}"
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(made, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # whole or not at all, and never over one that is there
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
-    found = json.loads(path.read_text())
+    found = json.loads(made_once(folder / ROOT_FILE, lambda: json.dumps(made).encode()))
     return Credential(found["secret_id"], found["secret_key"])
 
 

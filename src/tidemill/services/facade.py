@@ -31,7 +31,8 @@ from tidemill_runtime.contract import Orders, Report
 
 @dataclass(frozen=True)
 class Services:
-    """report: answers one report of an instance, given its token. problems: why the server is not ready, in words;
+    """report: answers one report of an instance, given its token. receipt_key: the public key that receipts are signed
+    by, in base64. problems: why the server is not ready, in words;
     nothing if it is. closing: whether the server is about to end, so that long answers should. default_region: for
     requests that name none.
     """
@@ -48,6 +49,7 @@ class Services:
     closing: Callable[[], bool]
     metrics: CollectorRegistry
     default_region: str
+    receipt_key: str
 
     def region(self, name: str | None) -> str:
         """The region that a request means. Unknown ones are found out where they are used."""
@@ -65,6 +67,7 @@ class Services:
             capacity_millicores=capacity.millicores,
             capacity_memory_bytes=capacity.memory_bytes,
             buckets={name: sorted(each.buckets) for name, each in self.regions.items()},
+            receipt_key=self.receipt_key,
         )
 
 
@@ -77,6 +80,7 @@ def assemble(
     credentials: Iterable[Credential],
     *,
     report: Callable[[str, Report], Orders],
+    receipt_key: str,
     problems: Callable[[], list[str]] = list,
     closing: Callable[[], bool] = lambda: False,
 ) -> Services:
@@ -105,4 +109,5 @@ def assemble(
         closing=closing,
         metrics=make_metrics(store, regions),
         default_region="local" if "local" in regions else min(regions),
+        receipt_key=receipt_key,
     )

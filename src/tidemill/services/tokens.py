@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
 from tidemill.domain.errors import NotAuthenticated
 from tidemill.domain.ids import InstanceId
+from tidemill.objects.keyfile import made_once
 
 KEY_FILE = "secret.key"
 _KEY_BYTES = 32
@@ -24,21 +24,7 @@ _TOKEN_MAX = 512
 
 def secret_key(folder: Path) -> bytes:
     """The server's own key of a data folder, made at first use (mode 0600)."""
-    path = folder / KEY_FILE
-    if not path.exists():
-        temporary = folder / f".{KEY_FILE}.{secrets.token_hex(4)}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # whole or not at all, and never over one that is there
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-    return path.read_bytes()
+    return made_once(folder / KEY_FILE, lambda: secrets.token_bytes(_KEY_BYTES))
 
 
 class Tokens:

@@ -363,6 +363,8 @@ class ServerView(View):
     capacity_memory_bytes: int
     buckets: dict[str, list[str]]
     """Names of the buckets of each region."""
+    receipt_key: str
+    """The public key (Ed25519, base64) that this server signs receipts by."""
 
 
 class FieldProblem(View):
