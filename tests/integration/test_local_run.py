@@ -38,7 +38,7 @@ def test_a_folder_in_predictions_out_and_nothing_left(world: World) -> None:
     assert list(result.errors()) == []
     assert world.left_over() == []
     assert not result.resumable
-    assert set(result.seconds) == {"queue", "start", "load", "predict", "publish", "total"}
+    assert set(result.seconds) == {"queue", "environment", "start", "load", "predict", "publish", "total"}
     assert sum(result.seconds.values()) == pytest.approx(2 * result.seconds["total"])
     phases = list(dict.fromkeys(each.phase for each in world.shown))
     assert phases[0] == "planning" and phases[-1] == "finished"
@@ -54,7 +54,7 @@ def test_the_receipt_accounts_for_everything(world: World) -> None:
     assert receipt["counts"] == {"inputs": 302, "ok": 301, "failed": 1, "skipped": 0}
     assert len(receipt["model_sha256"]) == len(receipt["input"]["listing_sha256"]) == 64
     assert receipt["input"]["objects"] == 1
-    assert set(receipt["phases_s"]) == {"queue", "start", "load", "predict", "publish"}
+    assert set(receipt["phases_s"]) == {"queue", "environment", "start", "load", "predict", "publish"}
 
 
 def test_poison_records_are_told_apart_and_named(world: World) -> None:

@@ -83,10 +83,16 @@ def test_digests_know_content_and_stamps_know_writes(tmp_path: Path) -> None:
 
 def test_phases_add_up_also_where_some_were_not_reached() -> None:
     times = Timeline(10.0, 11.0, 12.0, 14.0, 15.0)
-    assert times.seconds(17.0) == {"queue": 1, "start": 1, "load": 2, "predict": 1, "publish": 2, "total": 7}
-    assert Timeline(10.0, 11.0).seconds(13.0) == {
-        "queue": 1, "start": 2, "load": 0, "predict": 0, "publish": 0, "total": 3
+    assert times.seconds(17.0) == {
+        "queue": 1, "environment": 0, "start": 1, "load": 2, "predict": 1, "publish": 2, "total": 7
     }  # fmt: skip
+    assert Timeline(10.0, 11.0).seconds(13.0) == {
+        "queue": 1, "environment": 0, "start": 2, "load": 0, "predict": 0, "publish": 0, "total": 3
+    }  # fmt: skip
+    installed = Timeline(10.0, 13.0, 14.0, installing=10.5).seconds(15.0)
+    assert (installed["queue"], installed["environment"], installed["start"]) == (0.5, 2.5, 1)
+    given_up = Timeline(10.0, installing=10.5).seconds(12.0)
+    assert (given_up["queue"], given_up["environment"], given_up["total"]) == (0.5, 1.5, 2)
     resumed = Timeline(10.0, 11.0, 12.5, None, 12.0).seconds(13.0)  # nothing was left to compute
     assert resumed["start"] == 1
     assert resumed["publish"] == 1

@@ -21,7 +21,7 @@ PLAIN_EVERY_S = 5.0
 """Seconds between lines without a terminal."""
 DRAW_EVERY_S = 0.125
 NOTEBOOK_EVERY_S = 0.25
-_NOBODY_AT_WORK = ("planning", "publishing", "finished")
+_NOBODY_AT_WORK = ("installing", "planning", "publishing", "finished")
 
 
 class CountsLike(Protocol):

@@ -42,9 +42,11 @@ class ResultsAccount:
 class Receipt:
     """Digests are sha256 in hex, None where there is no such thing. Times are seconds since the epoch, phases seconds.
 
-    status: of the task (SUCCEED). actor: who asked for it. phases_s: queue, start, load, predict, publish. retries: how
-    many instances were replaced. runs: all runs of the task whose work is in the results, in order. environment:
-    versions of what computed it. counts, results: filled in by the publisher. signature: of the receipt without it.
+    status: of the task (SUCCEED). actor: who asked for it. phases_s: queue, environment, start, load, predict, publish.
+    retries: how many instances were replaced. runs: all runs of the task whose work is in the results, in order.
+    environment: versions of what computed it, with its digest where it was made for the model. packages: what was
+    installed in it, otherwise those of the model's requirements. counts, results: filled in by the publisher.
+    signature: of the receipt without it.
     """
 
     task: str
@@ -65,6 +67,7 @@ class Receipt:
     code_sha256: str | None = None
     image: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
     counts: Counts = Counts()
     results: ResultsAccount | None = None
     signature: dict[str, str] | None = None

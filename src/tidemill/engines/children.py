@@ -64,6 +64,16 @@ class Children:
         self.root = f"{self._beside}/{_PREFIX}{name}"
         os.rename(made, self.root)  # locked by the time that others look for it
         self._ahead: Child | None = None
+        self._venv: str | None = None
+        self._hold: list[int] = []
+
+    def use(self, venv: str | os.PathLike[str], hold: int) -> None:
+        """From now on they are started by the Python of that environment; one ahead ends.
+
+        hold: a descriptor that keeps the environment there, which each of them inherits.
+        """
+        self._venv, self._hold = str(venv), [hold]
+        self._end_ahead()
 
     def start_ahead(self) -> None:
         """Starts the one that the next `start` takes."""
@@ -81,16 +91,20 @@ class Children:
 
     def close(self) -> None:
         """May be called again. Those that were started have been ended before; one ahead ends here."""
-        if self._ahead is not None:
-            self._ahead.process.kill()
-            self._ahead.process.communicate()
-            self._ahead.socket.close()
-            self._ahead = None
+        self._end_ahead()
         if self._lock >= 0:
             shutil.rmtree(self.root, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
             self._sweep()
+
+    def _end_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.process.kill()
+            self._ahead.process.communicate()
+            self._ahead.socket.close()
+            shutil.rmtree(self._ahead.folder, ignore_errors=True)
+            self._ahead = None
 
     def _sweep(self) -> None:
         """Removes what killed processes of this user have left."""
@@ -111,17 +125,24 @@ class Children:
         folder = f"{self.root}/{name}"
         os.makedirs(f"{folder}/scratch", 0o700)
         ours, theirs = socket.socketpair()
+        python = f"{self._venv}/bin/python" if self._venv else sys.executable
         with open(f"{folder}/log", "ab") as log, theirs:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tidemill_runtime", "-"],
+                [python, "-P", "-m", "tidemill_runtime", "-"],
                 cwd=f"{folder}/scratch",
-                env={"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in PASSED_ON if name in os.environ}},
+                env=self._environment(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *self._hold],
                 start_new_session=True,
             )
             fd = theirs.fileno()
         ours.setblocking(False)
         return Child(process, ours, fd, folder)
+
+    def _environment(self) -> dict[str, str]:
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        if self._venv:
+            passed |= {"VIRTUAL_ENV": self._venv, "PATH": f"{self._venv}/bin:{passed.get('PATH', os.defpath)}"}
+        return {"PYTHONUNBUFFERED": "1", **passed}

@@ -37,17 +37,20 @@ class End:
 
 @dataclass
 class Timeline:
-    """Moments of a run, monotonic seconds; None where it did not get that far."""
+    """Moments of a run, monotonic seconds; None where it did not get that far. installing: since when its requirements
+    were installed.
+    """
 
     began: float
     spawned: float | None = None
     reported: float | None = None
     running: float | None = None
     computed: float | None = None
+    installing: float | None = None
 
     def seconds(self, now: float) -> dict[str, float]:
         """Wall time by phase; together they are the total. What was not reached took no time."""
-        moments = [self.began, self.spawned, self.reported, self.running, self.computed, now]
+        moments = [self.began, self.installing, self.spawned, self.reported, self.running, self.computed, now]
         known = [moment if moment is not None else now for moment in moments]
         ordered = [min(known[at:]) for at in range(len(known))]  # a resumed run may have nothing to compute
         spent = {phase: ordered[at + 1] - ordered[at] for at, phase in enumerate(PHASES)}
@@ -81,14 +84,21 @@ def first_error(journal: FileJournal, objects: Objects, parts: Location) -> str:
     return ""
 
 
-def keep_logs(scratch: Path, folder: Path) -> None:
-    """Copies the logs of instances to where the run is resumed from; of a long one the end."""
+def keep_logs(scratch: Path, folder: Path) -> Path | None:
+    """Copies the logs of instances to where the run is resumed from; of a long one the end. Where they are: a file, or
+    the folder of several; None where nothing was printed.
+    """
+    kept = []
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         for log in scratch.glob("*/log"):
-            with log.open("rb") as source, (folder / f"{log.parent.name}.log").open("wb") as target:
+            target = folder / f"{log.parent.name}.log"
+            with log.open("rb") as source, target.open("wb") as copy:
                 source.seek(max(0, log.stat().st_size - _KEPT_LOG_BYTES))
-                shutil.copyfileobj(source, target)
+                shutil.copyfileobj(source, copy)
+            if target.stat().st_size:
+                kept.append(target)
+    return kept[0] if len(kept) == 1 else folder if kept else None
 
 
 def receipt_of(
@@ -121,8 +131,13 @@ def receipt_of(
         model=task.model,
         model_sha256=by_folder.get("model"),
         code_sha256=by_folder.get("code"),
-        environment={"python": ".".join(map(str, sys.version_info[:3]))},
+        environment={"python": ".".join(map(str, sys.version_info[:3])), **_digest(opened)},
+        packages=opened.environment.packages,
     )
+
+
+def _digest(opened: Opened) -> dict[str, str]:
+    return {"digest": opened.environment.digest} if opened.environment.digest else {}
 
 
 def user_name() -> str:

@@ -15,6 +15,7 @@ from tidemill.domain import ids
 from tidemill.domain.errors import InvalidValue, NotFound, OutputTaken, StorageDenied, StorageUnavailable, TidemillError
 from tidemill.domain.location import parse_location
 from tidemill.engines.machine import machine_resources
+from tidemill.local.environment import RunEnvironment, look_at
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, check_model
 from tidemill.local.place import FolderLock, home_of, journal_path, noted_scratch
@@ -42,6 +43,7 @@ class Opened:
 
     journal: of the run that this one goes on with, None if it begins. replace: whether objects in the output folder may
     be replaced. instances, resources: how many this machine can hold, and what each may use.
+    environment: what the model needs, not installed yet.
     """
 
     task: TaskFile
@@ -56,6 +58,7 @@ class Opened:
     replace: bool
     instances: int
     resources: Resources
+    environment: RunEnvironment
 
     @property
     def run(self) -> ids.RunId:
@@ -81,6 +84,7 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
 def _open_run(task: TaskFile, settings: Settings, base: Path, *, resume: bool, now_s: float, scratch: str) -> Opened:
     objects = _open_objects(task, settings, _CHECK_RETRY_S)
     model = check_model(task, base)
+    environment = look_at(settings, model.model, model.code)
     instances, resources = share_machine(task, machine_resources())
     output = locate_output(task, base=str(base), local_paths=True)
     with naming("output.path"):
@@ -107,7 +111,19 @@ def _open_run(task: TaskFile, settings: Settings, base: Path, *, resume: bool, n
         replace = task.output.if_exists == "replace" or owner is not None
         patient = _open_objects(task, settings, _RUN_RETRY_S)
         return Opened(
-            task, patient, model, checked, home, lock, task_id, number, journal, replace, instances, resources
+            task,
+            patient,
+            model,
+            checked,
+            home,
+            lock,
+            task_id,
+            number,
+            journal,
+            replace,
+            instances,
+            resources,
+            environment,
         )
     except BaseException:
         with suppress(TidemillError):  # the error that brought us here is the one to tell

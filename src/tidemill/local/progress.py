@@ -18,8 +18,9 @@ _SHOW_EVERY_S = 0.1
 class RunProgress:
     """A moment of a run.
 
-    phase: planning, starting, loading, predicting, publishing, stopping, finished. counts: of committed work; pending:
-    of what is computed and not committed yet. eta_s: until the last split is done, None where nobody can tell.
+    phase: installing, planning, starting, loading, predicting, publishing, stopping, finished. counts: of committed
+    work; pending: of what is computed and not committed yet. eta_s: until the last split is done, None where nobody can
+    tell.
     instances_running: those whose model has loaded. share: done, from 0 to 1.
     """
 

@@ -14,7 +14,7 @@ from tidemill.domain.location import Location
 from tidemill.ports.objects import Objects
 from tidemill_runtime.contract import Counts
 
-PHASES = ("queue", "start", "load", "predict", "publish")
+PHASES = ("queue", "environment", "start", "load", "predict", "publish")
 _SHOWN = 5
 
 
@@ -22,8 +22,10 @@ _SHOWN = 5
 class Result:
     """status: SUCCEED, FAILED or STOPPED. explanation: the reason in words, with what to do.
 
-    output: the results' folder. seconds: wall time by phase (queue, start, load, predict, publish) and "total".
+    output: the results' folder. seconds: wall time by phase (queue, environment, start, load, predict, publish), and
+    "total".
     resumable: whether running the same task with `resume=True` goes on where this one ended.
+    log: of a run that did not succeed, what its instances printed: a file, or a folder of several.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Result:
     output: str
     seconds: dict[str, float]
     resumable: bool = False
+    log: str | None = None
     _objects: Objects | None = field(default=None, repr=False, compare=False)
     _folder: Location | None = field(default=None, repr=False, compare=False)
     _errors: Callable[[], Iterator[bytes]] | None = field(default=None, repr=False, compare=False)
@@ -88,6 +91,7 @@ class Result:
             "skipped": self.skipped,
             "output": self.output,
             "seconds": {phase: round(seconds, 6) for phase, seconds in self.seconds.items()},
+            **({} if self.succeeded else {"log": self.log}),
         }
 
     def _repr_html_(self) -> str:
@@ -110,7 +114,7 @@ class Result:
 
     def _facts(self) -> list[tuple[str, str]]:
         account = f"{self.inputs:,} = {self.ok:,} ok + {self.failed:,} failed + {self.skipped:,} skipped"
-        spent = ", ".join(f"{phase} {self.seconds[phase]:.2f} s" for phase in PHASES if phase in self.seconds)
+        spent = ", ".join(f"{phase} {self.seconds[phase]:.2f} s" for phase in PHASES if self.seconds.get(phase))
         return [("task", self.id), ("records", account), ("time", spent), ("output", html.escape(self.output))]
 
     def _marker_lines(self) -> Iterator[bytes]:

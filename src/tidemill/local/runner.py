@@ -9,14 +9,14 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tidemill.coordination.coordinator import Coordinator, CoordinatorSettings, Wish
 from tidemill.coordination.messages import write_manifest
 from tidemill.domain import ids, layout
-from tidemill.domain.errors import StorageUnavailable, TidemillError
+from tidemill.domain.errors import EnvironmentFailed, StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
-from tidemill.domain.receipt import Receipt
 from tidemill.domain.receipt import Receipt
 from tidemill.domain.verdict import Standing, pause_of, verdict
 from tidemill.engines.children import Children
@@ -35,7 +35,6 @@ from tidemill.local.unfinished import clear, forget, header_of, plan_of
 from tidemill.planning.plan import make_plan
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import Finished, Publisher
-from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
 from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
 from tidemill.settings import Settings
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
@@ -82,27 +81,71 @@ class LocalRun:
             with Interrupts() as self._interrupts:
                 return self._run()
         finally:
+            opened.environment.close()
             opened.lock.release(remove=self._cleared)
 
     def _run(self) -> Result:
         opened = self._opened
+        if opened.environment.digest is not None:
+            result = self._install()
+            if result is not None:
+                return result
         self._show("planning")
         crew = self._crew = Crew(self._start, opened.instances, self._task.retries, self._clock)
         self._times.spawned = self._clock.monotonic()
         self._digests = Digests(opened.model.folders())
+        log = None
         try:
-            journal = self._planned()
-            if journal is None:
-                return self._result(End(TaskStatus.STOPPED, Reason.INTERRUPTED, "Nothing was computed yet."), None)
-            try:
-                self._compute(journal)
-                return self._finish(journal)
-            finally:
-                journal.close()
+            result = self._to_the_end()
         finally:
             crew.close()
             if not self._cleared:
-                keep_logs(Path(self._children.root), opened.folder / "logs")
+                log = keep_logs(Path(self._children.root), opened.folder / "logs")
+        return result if log is None or result.succeeded else replace(result, log=str(log))
+
+    def _to_the_end(self) -> Result:
+        journal = self._planned()
+        if journal is None:
+            return self._result(End(TaskStatus.STOPPED, Reason.INTERRUPTED, "Nothing was computed yet."), None)
+        try:
+            self._compute(journal)
+            return self._finish(journal)
+        finally:
+            journal.close()
+
+    def _install(self) -> Result | None:
+        """Has the model's requirements at hand; the end of the run if that cannot be."""
+        self._times.installing = self._clock.monotonic()
+        self._show("installing")
+        log = ""
+        try:
+            if self._opened.environment.install(
+                self._children,
+                cancelled=lambda: self._asked_to_end() is not None,
+                tell=lambda doing: self._show("installing", told=doing),
+            ):
+                return None
+            end = self._asked_to_end()
+            assert end is not None, "that is what it was cancelled for"
+        except EnvironmentFailed as error:
+            end, log = End(TaskStatus.FAILED, Reason.ENVIRONMENT_FAILED, error.message), error.log
+        except BaseException:
+            self._leave()
+            raise
+        self._end = end
+        kept = self._leave()
+        return replace(self._result(end, None), log=log, resumable=kept)
+
+    def _leave(self) -> bool:
+        """Before anything is started: gives the output folder back, but for what an earlier run has committed there."""
+        opened = self._opened
+        if opened.journal is not None:
+            opened.journal.close()
+            return True
+        with suppress(TidemillError):  # what brought us here is what has to be told
+            forget(opened.objects, opened.checked.output, opened.home, opened.id)
+            self._cleared = True
+        return False
 
     def _start(self, index: int, attempt: int) -> Instance:
         """Starts one instance; called by the crew."""
@@ -152,9 +195,7 @@ class LocalRun:
             path = journal_path(opened.home, opened.id)
             return FileJournal.create(path, header, splits, run=opened.run)
         except BaseException as error:
-            with suppress(TidemillError):  # the error that brought us here is the one to tell
-                forget(opened.objects, opened.checked.output, opened.home, opened.id)
-                self._cleared = True
+            self._leave()
             if isinstance(error, _Interrupted):
                 return None
             raise
@@ -225,11 +266,9 @@ class LocalRun:
             crew.end(Wish.FLUSH)
 
     def _reason_to_end(self, journal: FileJournal, background: BackgroundPublisher) -> End | None:
-        if self._interrupts.count:
-            return End(TaskStatus.STOPPED, Reason.INTERRUPTED)
-        deadline_s = self._task.deadline
-        if deadline_s is not None and self._clock.monotonic() - self._times.began > deadline_s:
-            return End(TaskStatus.STOPPED, Reason.DEADLINE)
+        asked = self._asked_to_end()
+        if asked is not None:
+            return asked
         if background.failure is not None:
             return end_of(background.failure)
         if self._crew.failure is not None:
@@ -240,6 +279,14 @@ class LocalRun:
         )
         reason = verdict(standing, self._task.tolerance)
         return End(TaskStatus.FAILED, reason) if reason is not None else None
+
+    def _asked_to_end(self) -> End | None:
+        if self._interrupts.count:
+            return End(TaskStatus.STOPPED, Reason.INTERRUPTED)
+        deadline_s = self._task.deadline
+        if deadline_s is not None and self._clock.monotonic() - self._times.began > deadline_s:
+            return End(TaskStatus.STOPPED, Reason.DEADLINE)
+        return None
 
     def _finish(self, journal: FileJournal) -> Result:
         opened = self._opened
@@ -290,17 +337,12 @@ class LocalRun:
         data.mkdir(parents=True, exist_ok=True)
         return Signer(data / LAPTOP_KEY_FILE, LAPTOP).sign(receipt)
 
-    def _sign(self, receipt: Receipt) -> Receipt:
-        """By this user's own key, which says no more than that it was made here."""
-        data = self._settings.data
-        data.mkdir(parents=True, exist_ok=True)
-        return Signer(data / LAPTOP_KEY_FILE, LAPTOP).sign(receipt)
-
     # -- telling
 
     def _seconds(self) -> dict[str, float]:
-        self._times.reported = self._crew.first_report_at
-        self._times.running = self._crew.first_running_at
+        if self._times.spawned is not None:
+            self._times.reported = self._crew.first_report_at
+            self._times.running = self._crew.first_running_at
         return self._times.seconds(self._clock.monotonic())
 
     def _result(self, end: End, journal: FileJournal | None) -> Result:
@@ -339,7 +381,7 @@ class LocalRun:
             phase = "loading" if crew.first_report_at is not None else "starting"
         self._show(phase, journal)
 
-    def _show(self, phase: str, journal: FileJournal | None = None) -> None:
+    def _show(self, phase: str, journal: FileJournal | None = None, told: str = "") -> None:
         paused = self._crew.paused if journal is not None and self._end is None else ""
         reason = self._end.reason if self._end is not None else pause_of(paused) if paused else Reason.NONE
         self._display.show(
@@ -349,5 +391,5 @@ class LocalRun:
             pending=self._crew.pending if journal is not None else Counts(),
             running=self._crew.running if journal is not None else 0,
             reason=reason,
-            explanation=explain(reason, paused) if paused else "",
+            explanation=explain(reason, paused) if paused else told,
         )
