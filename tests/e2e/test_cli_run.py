@@ -36,6 +36,15 @@ class Model:
         time.sleep(0.005 * len(batch))
         return [record["n"] for record in batch]
 """
+LOADS_NOTHING = """\
+class Model:
+    def load(self):
+        print("looking for weights")
+        raise OSError("no weights")
+
+    def predict(self, batch):
+        return batch
+"""
 REVIEWS = '{"text": "a good day"}\n{"text": "bad, really bad"}\n\n{"text": "great"}\n'
 
 
@@ -183,6 +192,30 @@ def refused(place: Place, *arguments: str, **env: str) -> str:
     assert "Traceback" not in done.stderr
     assert place.listing() == before
     return done.stderr
+
+
+def test_a_run_that_failed_names_its_log_and_keeps_it(place: Place) -> None:
+    place.write("model/batch/model_service.py", LOADS_NOTHING)
+    done = place.tidemill(*RUN)
+    assert done.returncode == 1
+    (log,) = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("  log ")]
+    text = Path(log).read_text()
+    assert "looking for weights" in text
+    assert "OSError: no weights" in text
+    assert "load() failed: the model could not be loaded: OSError: no weights." in done.stdout
+    assert Path(place.json(*RUN, status=1)["log"]).read_text()
+
+
+def test_failed_records_are_grouped_by_cause(place: Place) -> None:
+    lines = ["{}", '{"text": 7}', *['{"text": "good"}'] * 300, "{}", "{}"]
+    place.write("in/reviews.jsonl", "\n".join(lines) + "\n")
+    done = place.tidemill(*RUN, "--tolerance", "10%")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout[done.stdout.index("  failed ") :].splitlines()
+    assert told[0] == "  failed   3 × KeyError: 'text'"
+    assert told[1] == "           the first: reviews.jsonl line 1"
+    assert told[2].startswith("  failed   reviews.jsonl line 2: AttributeError: ")
+    assert f"{place.folder}/out/errors.jsonl" in done.stderr
 
 
 def test_no_task(place: Place) -> None:

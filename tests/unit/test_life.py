@@ -71,4 +71,7 @@ def test_the_detail_stands_between_what_happened_and_what_to_do() -> None:
     assert explain(Reason.MODEL_ALWAYS_FAILS, "The first: KeyError: 'text'") == (
         "The model failed on each of its first records. The first: KeyError: 'text'. Fix the model."
     )
+    assert explain(Reason.MODEL_LOAD_FAILED, "no weights") == (
+        "The model's load() failed: no weights. See the traceback in the log."
+    )
     assert explain(Reason.NONE) == ""

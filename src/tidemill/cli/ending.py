@@ -6,22 +6,24 @@ Shared by `run` and `task create --wait`, so that both say the same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, printable, styled
+from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, counted, printable, styled
 from tidemill.wire.quantities import format_seconds
 
-FAILURES_SHOWN = 3
+GROUPS_SHOWN = 3
+GROUPED_MAX = 20_000
+"""Failures that are looked at for the summary: the causes of more are the same, and reading them takes its time."""
 MESSAGE_MAX = 160
-PHASES = ("queue", "start", "load", "predict", "publish")
+PHASES = ("queue", "environment", "start", "load", "predict", "publish")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What became of a task. seconds: by phase."""
+    """What became of a task. seconds: by phase. log: where what the instances printed can be read, if anywhere."""
 
     id: str
     name: str
@@ -34,10 +36,20 @@ class Ending:
     skipped: int
     output: str
     seconds: Mapping[str, float]
+    log: str | None = None
 
 
-def tell(out: Output, end: Ending, failures: Iterable[Mapping[str, Any]] = ()) -> int:
-    """Prints it; the exit status: 0 only for SUCCEED. failures: of records, as in errors.jsonl; the first are shown."""
+@dataclass(frozen=True)
+class Failures:
+    """Failed records of one cause. example: the first of them, as in errors.jsonl."""
+
+    count: int
+    example: Mapping[str, Any]
+
+
+def tell(out: Output, end: Ending, failures: Sequence[Failures] = ()) -> int:
+    """Prints it; the exit status: 0 only for SUCCEED. failures: by cause, the most frequent first."""
+    good = end.status == "SUCCEED"
     out.document(
         {
             "id": end.id,
@@ -50,9 +62,9 @@ def tell(out: Output, end: Ending, failures: Iterable[Mapping[str, Any]] = ()) -
             "skipped": end.skipped,
             "output": end.output,
             "seconds": {phase: round(seconds, 6) for phase, seconds in end.seconds.items()},
+            **({} if good else {"log": end.log}),
         }
     )
-    good = end.status == "SUCCEED"
     colour = "1;32" if good and not end.failed else "1;33" if good or end.status == "STOPPED" else "1;31"
     total = end.seconds.get("total", sum(end.seconds.get(phase, 0.0) for phase in PHASES))
     headline = f"{end.status} WITH {failed_records(end.failed).upper()}" if good and end.failed else end.status
@@ -64,19 +76,34 @@ def tell(out: Output, end: Ending, failures: Iterable[Mapping[str, Any]] = ()) -
     out.line(f"  records  {accounted}")
     out.line(f"  time     {format_seconds(total)}{f' ({spent})' if spent else ''}")
     out.line(f"  output   {end.output}")
-    if end.failed and not out.json:
-        _tell_failures(out, failures, end.failed)
+    if end.log and not good:
+        out.line(f"  log      {end.log}")
+    if end.failed:
+        _tell_failures(out, failures)
     if out.json and good and end.failed:
         out.warn(f"{headline}. {end.explanation}")
     return EXIT_OK if good else EXIT_FAILED
 
 
-def _tell_failures(out: Output, failures: Iterable[Mapping[str, Any]], count: int) -> None:
-    shown = list(islice(failures, FAILURES_SHOWN))
-    for failure in shown:
-        out.line(f"  failed   {place_of(failure)}: {what_failed(failure)}")
-    if shown and count > len(shown):
-        out.line(f"           … and {count - len(shown):,} more")
+def _tell_failures(out: Output, failures: Sequence[Failures]) -> None:
+    for group in failures[:GROUPS_SHOWN]:
+        place, what = place_of(group.example), what_failed(group.example)
+        out.line(f"  failed   {place}: {what}" if group.count == 1 else f"  failed   {group.count:,} × {what}")
+        if group.count > 1:
+            out.line(f"           the first: {place}")
+    if len(failures) > GROUPS_SHOWN:
+        out.line(f"           … and {counted(len(failures) - GROUPS_SHOWN, 'more cause')}")
+
+
+def group_failures(failures: Iterable[Mapping[str, Any]]) -> list[Failures]:
+    """The first of many failures by cause, the most frequent first. failures: lines of errors.jsonl."""
+    counts: dict[str, int] = {}
+    examples: dict[str, Mapping[str, Any]] = {}
+    for failure in islice(failures, GROUPED_MAX):
+        cause = failure.get("fingerprint") or f"{failure['type']}: {failure['message']}"
+        counts[cause] = counts.get(cause, 0) + 1
+        examples.setdefault(cause, failure)
+    return [Failures(counts[cause], examples[cause]) for cause in sorted(counts, key=lambda each: -counts[each])]
 
 
 def place_of(failure: Mapping[str, Any]) -> str:
@@ -93,4 +120,4 @@ def what_failed(failure: Mapping[str, Any]) -> str:
 
 def failed_records(count: int) -> str:
     """`3 failed records`."""
-    return f"{count:,} failed record{'' if count == 1 else 's'}"
+    return counted(count, "failed record")

@@ -128,6 +128,8 @@ def errors(
         call.out.note("No record failed.")
     for group in groups:
         _show_group(call, group)
+    if any(group.count > 1 for group in groups):
+        call.out.note(f"Each of them: tidemill task errors {task} --all; with all that is known: add --json.")
 
 
 @command(app, "receipt")

@@ -153,6 +153,11 @@ def write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: Any) -> str:
     """Text of others (records, messages) on one line, without characters that drive a terminal."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in str(text))

@@ -9,10 +9,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from tidemill.cli.ending import Ending, tell
+from tidemill.cli.ending import Ending, group_failures, tell
 from tidemill.cli.options import FLAG_NAMES, RunRequest, task_values
 from tidemill.cli.output import EXIT_INTERRUPTED, Output
 from tidemill.cli.progress import make_progress
+from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue, TidemillError
 from tidemill.engines.children import Children
 from tidemill.local import run
@@ -58,8 +59,11 @@ def _run(request: RunRequest, out: Output, children: Children | None) -> int:
         skipped=result.skipped,
         output=result.output,
         seconds=result.seconds,
+        log=result.log,
     )
-    status = tell(out, end, result.errors())
+    status = tell(out, end, group_failures(result.errors()) if result.failed else ())
+    if result.failed and result.succeeded:
+        out.note(f"Every failed record, with its traceback: {result.output.rstrip('/')}/{layout.ERRORS}")
     if result.resumable:
         out.note(f"What was committed is kept. To go on: {resume_command(sys.argv[1:])}")
     return status

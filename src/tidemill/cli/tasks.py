@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.commands import Call, command, option, task_parameters
-from tidemill.cli.ending import Ending, failed_records, tell
+from tidemill.cli.ending import Ending, Failures, failed_records, tell
 from tidemill.cli.options import FLAG_NAMES, TASK_OPTIONS, TaskOption, task_values
 from tidemill.cli.output import EXIT_INTERRUPTED, EXIT_OK
 from tidemill.cli.progress import make_progress
@@ -197,10 +197,11 @@ def _follow(call: Call, task: str) -> int:
         call.out.note(f"The task goes on. Watch it: tidemill task watch {task}; stop it: tidemill task stop {task}")
         return EXIT_INTERRUPTED
     ended = call.client.tasks.get(task)
-    failures = (each.model_dump(mode="json") for each in call.client.tasks.errors(task))
+    groups = call.client.tasks.error_groups(task) if ended.counts.failed else ()
+    failures = [Failures(each.count, each.example.model_dump(mode="json")) for each in groups]
     status = tell(call.out, ending_of(ended), failures)
     if ended.counts.failed:
-        call.out.note(f"Which records failed, and why: tidemill task errors {task}")
+        call.out.note(f"Which records failed, and why: tidemill task errors {task} (--all for each of them)")
     if ended.status in ("STOPPED", "FAILED"):
         call.out.note(f"What was committed is kept. To go on: tidemill task resume {task}")
     return status
@@ -220,6 +221,7 @@ def ending_of(view: TaskView) -> Ending:
         skipped=view.counts.skipped,
         output=view.output,
         seconds=view.seconds.model_dump(),
+        log=None if view.status == "SUCCEED" else f"tidemill task logs {view.id}",
     )
 
 

@@ -178,4 +178,6 @@ def explain(reason: Reason, detail: str = "") -> str:
     """The reason in words, with the detail (evidence) and what to do."""
     told = EXPLANATIONS[reason]
     ended = f"{detail}." if detail and detail[-1] not in ".!?…" else detail
+    if told.sentence and detail[:1].islower():  # not a sentence of its own
+        return " ".join(part for part in (f"{told.sentence[:-1]}: {ended}", told.remedy) if part)
     return " ".join(part for part in (told.sentence, ended, told.remedy) if part)
