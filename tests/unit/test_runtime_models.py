@@ -137,6 +137,14 @@ def test_what_a_model_may_return() -> None:
     assert predictions({"a": [1, 2], "b": Array(3, 4)}, 2) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
 
 
+def test_what_is_kept_is_not_what_the_model_writes_to_next() -> None:
+    numpy = pytest.importorskip("numpy")
+    values = {"a": numpy.array([1.0]), "b": [2]}
+    kept = returned.kept(values)
+    values["a"][0] = values["b"][0] = 5
+    assert (kept["a"].tolist(), kept["b"]) == ([1.0], [2])
+
+
 def test_columns_stay_columns() -> None:
     columns = {"a": [1, 2], "b": Array(3, 4)}
     assert returned.checked(columns, 2) is columns

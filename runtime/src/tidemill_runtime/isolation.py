@@ -17,7 +17,7 @@ from tidemill_runtime.exhausted import free_memory, ran_out_of_memory
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.models.outside import RecordFault
 from tidemill_runtime.models.port import Model
-from tidemill_runtime.models.returned import WrongLength, checked
+from tidemill_runtime.models.returned import WrongLength, checked, kept
 from tidemill_runtime.models.shapes import RECORD, convert
 from tidemill_runtime.suspicion import Failure, Place
 
@@ -69,6 +69,7 @@ class Isolator:
         self._called = self._place.window(0, 0, 0.0)
         self._window: Optional[tuple[int, int]] = None
         self.sorted = False
+        self.shape = model.shape
 
     def reach(self, longest_s: float) -> int:
         """How many items `run` is to be given at once, which takes no longer than `longest_s` or one call."""
@@ -107,7 +108,7 @@ class Isolator:
             while low < len(order):
                 high = min(len(order), low + self._sizer.size)
                 outcome = self._run(view, low, high)
-                parts += [(order[piece.first : piece.stop], piece.returned) for piece in outcome.pieces]
+                parts += [(order[piece.first : piece.stop], kept(piece.returned)) for piece in outcome.pieces]
                 failed.update((first + order[number], failure) for number, failure in outcome.failed.items())
                 low = high
         finally:
@@ -153,7 +154,8 @@ class Isolator:
         self._sizer.ran_out(stop - first)
         free_memory()
         middle = (first + stop) // 2
-        outcome = self._batch(records, first, middle, again=True)
+        outcome = Outcome([], {})
+        _extend(outcome, self._batch(records, first, middle, again=True))
         _extend(outcome, self._batch(records, middle, stop, again=True))
         if any(failure.fault == "out_of_memory" for failure in outcome.failed.values()):
             self._sizer.forgive(before)
@@ -164,7 +166,7 @@ class Isolator:
         middle = (first + stop) // 2
         for low, high in ((first, middle), (middle, stop)):
             try:
-                outcome.pieces.append(self._call(records, low, high))
+                _extend(outcome, Outcome([self._call(records, low, high)], {}))
                 self._ok = True
                 continue
             except (Exception, SystemExit) as error:
@@ -227,7 +229,8 @@ class Isolator:
 
 
 def _extend(outcome: Outcome, more: Outcome) -> None:
-    outcome.pieces.extend(more.pieces)
+    """Adds what another call gave; the model may use its arrays again for the next."""
+    outcome.pieces.extend(piece._replace(returned=kept(piece.returned)) for piece in more.pieces)
     outcome.failed.update(more.failed)
 
 

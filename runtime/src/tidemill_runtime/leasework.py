@@ -14,7 +14,7 @@ from tidemill_runtime import board as boards
 from tidemill_runtime import wire
 from tidemill_runtime.batching import BatchSizer
 from tidemill_runtime.board import Board, Totals
-from tidemill_runtime.encoder import make_encoder
+from tidemill_runtime.encoder import carried, make_encoder
 from tidemill_runtime.isolation import Isolator, Outcome, Piece
 from tidemill_runtime.reading import open_reader
 from tidemill_runtime.sink import PartWriter
@@ -64,7 +64,14 @@ class LeaseWork:
         self._fence = self._lease.fence
         self._target: Optional[PartTarget] = self._lease.part
         self._beside = self._folder(self._lease.part)
-        self._reader = open_reader(self._lease, tools.manifest.input, tools.manifest.scratch, self._suspicion.forced())
+        self._reader = open_reader(
+            self._lease,
+            tools.manifest.input,
+            tools.manifest.scratch,
+            self._suspicion.forced(),
+            tools.isolator.shape,
+            carried(tools.manifest.result),
+        )
         self._encoder = make_encoder(tools.manifest.result, self._lease.objects)
         self._begin: Cursor = (self._lease.cursor.object, self._lease.cursor.offset)
         self._part = self._new_part()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
 
 from tidemill_runtime.faults import FatalError
 
@@ -14,12 +15,18 @@ Forced = dict[int, dict[int, int]]
 """By object, blocks that have to be cut as they were: begin → end (cursor offsets)."""
 
 
-def open_reader(lease: Lease, form: InputFormat, scratch: str, forced: Forced) -> Reader:
-    """What is left of the lease, as blocks of records. Each format's libraries are imported only here."""
+def open_reader(
+    lease: Lease, form: InputFormat, scratch: str, forced: Forced, shape: str, carried: Optional[Sequence[str]]
+) -> Reader:
+    """What is left of the lease, as blocks of records. Each format's libraries are imported only here.
+
+    shape: what the model takes (`models.shapes`): where that is columnar, records are read into columns if they can be.
+    carried: names of input columns that results need besides what the model gets; None for whole records.
+    """
     if form.type == "jsonl":
         from tidemill_runtime.codec.jsonl import jsonl_reader
 
-        return jsonl_reader(lease, form, forced)
+        return jsonl_reader(lease, form, forced, shape, carried or ())
     if form.type == "text":
         from tidemill_runtime.codec.text import text_reader
 
@@ -35,5 +42,5 @@ def open_reader(lease: Lease, form: InputFormat, scratch: str, forced: Forced) -
     if form.type == "parquet":
         from tidemill_runtime.codec.parquet import ParquetReader
 
-        return ParquetReader(lease, form, forced)
+        return ParquetReader(lease, form, forced, carried)
     raise FatalError("format_mismatch", f"input.type {form.type!r} cannot be read by this runtime")

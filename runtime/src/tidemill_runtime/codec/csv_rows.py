@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
-from tidemill_runtime.codec.records import Bad
+from tidemill_runtime.codec.records import Bad, columns_of
 from tidemill_runtime.codec.text import split_lines, too_long
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.source import Source, open_source
@@ -190,10 +190,13 @@ class CsvRecords:
         return self._items[first:stop]
 
     def fresh(self, first: int, stop: int) -> list[Any]:
+        return self._dicts(first, stop, self._columns)
+
+    def _dicts(self, first: int, stop: int, chosen: Optional[set[str]]) -> list[Any]:
         columns = [
             (place, name, number)
             for place, (name, number) in enumerate(zip(self._table.names, self._table.numbers))
-            if self._columns is None or name in self._columns
+            if chosen is None or name in chosen
         ]
         return [
             {
@@ -204,7 +207,10 @@ class CsvRecords:
         ]
 
     def fields(self, first: int, stop: int) -> list[Any]:
-        return self.fresh(first, stop)
+        return self._dicts(first, stop, None)
+
+    def carried(self, names: list[str], first: int, stop: int) -> list[list[Any]]:
+        return columns_of(self._dicts(first, stop, set(names)), names)
 
     def raw(self, row: int) -> bytes:
         first = self._last_lines[row - 1] if row else 0

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from tidemill_runtime.codec.records import Bad
+from tidemill_runtime.codec.records import Bad, columns_of
 from tidemill_runtime.faults import FatalError
 from tidemill_runtime.source import changed, file_etag, open_source, unreadable
 
@@ -118,6 +118,9 @@ class FileRecords:
 
     def fields(self, first: int, stop: int) -> list[Any]:
         return [{"path": each.name} for each in self._objects[first:stop]]
+
+    def carried(self, names: list[str], first: int, stop: int) -> list[list[Any]]:
+        return columns_of(self.fields(first, stop), names)
 
     def raw(self, row: int) -> bytes:
         """A file is too much to be kept in an error: its name is."""

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 import msgspec
 
+from tidemill_runtime.codec.columnar import frames_for
 from tidemill_runtime.codec.text import UNREADABLE, LineReader
 
 if TYPE_CHECKING:
     from tidemill_runtime.contract import InputFormat, Lease
 
-_decoder = msgspec.json.Decoder()
+decoder = msgspec.json.Decoder()
 
 
-def jsonl_reader(lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> LineReader:
+def jsonl_reader(
+    lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]], shape: str, carried: Sequence[str]
+) -> LineReader:
     """Items are what the lines' JSON says: dicts, mostly. form.columns: the keys of a dict that the model gets."""
-    columns = form.columns
-    if columns is None:
-        return LineReader(lease, form, forced, decode_block, _decoder.decode)
-
-    def decode(data: memoryview) -> Optional[list[Any]]:
-        items = decode_block(data)
-        return None if items is None else [_chosen(item, columns) for item in items]
-
-    def decode_line(line: bytes) -> Any:
-        return _chosen(_decoder.decode(line), columns)
-
-    return LineReader(lease, form, forced, decode, decode_line)
+    frames = frames_for(shape)
+    if frames is not None:
+        reader: LineReader = frames.FrameReader(lease, form, forced, decode_block, decoder.decode, shape, carried)
+        return reader
+    return LineReader(lease, form, forced, decode_block, decoder.decode, carried)
 
 
 def decode_block(data: memoryview) -> Optional[list[Any]]:
@@ -36,7 +33,7 @@ def decode_block(data: memoryview) -> Optional[list[Any]]:
     msgspec takes values wherever they stand, so where they stand is counted.
     """
     try:
-        items = _decoder.decode_lines(data)
+        items = decoder.decode_lines(data)
     except UNREADABLE:
         return None
     return items if _one_on_each_line(bytes(data), len(items)) else None
@@ -56,9 +53,3 @@ def _one_on_each_line(block: bytes, values: int) -> bool:
         return False
     between = block.count(closing + end + opening)
     return between == values - 1 and block.count(b"\n") == values - (last == -1)
-
-
-def _chosen(item: Any, columns: list[str]) -> Any:
-    if not isinstance(item, dict):
-        return item
-    return {name: item.get(name) for name in columns}

@@ -6,7 +6,7 @@ A row group belongs to the range that its middle lies in. Cursor offsets count r
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 import pyarrow  # type: ignore[import-untyped,unused-ignore]
@@ -24,11 +24,14 @@ BLOCK_ROWS = 16384
 
 
 class ParquetReader:
-    """The rows of a lease's objects."""
+    """The rows of a lease's objects. carried: columns that results need beside the model's; None for all."""
 
-    def __init__(self, lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> None:
+    def __init__(
+        self, lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]], carried: Optional[Sequence[str]] = ()
+    ) -> None:
         self._lease = lease
         self._columns = form.columns
+        self._carried = carried
         self._forced = forced
         self._guard: Optional[FileSource] = None
         self._file: Any = None
@@ -61,9 +64,10 @@ class ParquetReader:
             row = 0
             cuts = sorted({edge for block in self._forced.get(index, {}).items() for edge in block})
             for batch in self._file.iter_batches(
-                BLOCK_ROWS, row_groups=groups, columns=self._columns, use_threads=False
+                BLOCK_ROWS, row_groups=groups, columns=self._read(), use_threads=False
             ):
-                yield from _cut(index, batch, row, skip, cuts)
+                for begin, rows in _cut(batch, row, skip, cuts):
+                    yield ArrowRecords(index, begin, rows, self._columns)
                 row += batch.num_rows
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
             self.check()
@@ -83,7 +87,7 @@ class ParquetReader:
         else:
             source = pyarrow.PythonFile(_RangeFile(listed), mode="r")
         self._file = pyarrow.parquet.ParquetFile(source, memory_map=False, pre_buffer=listed.get.kind != "path")
-        missing = set(self._columns or ()) - set(self._file.schema_arrow.names)
+        missing = {*(self._columns or ()), *(self._carried or ())} - set(self._file.schema_arrow.names)
         if missing:
             names = ", ".join(sorted(missing))
             raise FatalError(
@@ -96,6 +100,12 @@ class ParquetReader:
         middles = [_middle(metadata.row_group(number)) for number in range(metadata.num_row_groups)]
         return [number for number, middle in enumerate(middles) if start <= middle < stop]
 
+    def _read(self) -> Optional[list[str]]:
+        """The columns to be read, None for all."""
+        if self._columns is None or self._carried is None:
+            return None
+        return list(dict.fromkeys([*self._columns, *self._carried]))
+
 
 def _middle(group: Any) -> int:
     """The byte in the middle of a row group; every range of an object's bytes agrees on it."""
@@ -104,12 +114,14 @@ def _middle(group: Any) -> int:
     return int(min(starts) + sum(each.total_compressed_size for each in columns) // 2)
 
 
-def _cut(index: int, batch: Any, row: int, skip: int, cuts: list[int]) -> Iterator[ArrowRecords]:
-    """A batch that begins at `row`, less what lies before `skip`, cut where blocks were cut before."""
+def _cut(batch: Any, row: int, skip: int, cuts: list[int]) -> Iterator[tuple[int, Any]]:
+    """A batch that begins at `row`, less what lies before `skip`, cut where blocks were cut before: each with its first
+    row's number.
+    """
     begin, end = max(row, skip), row + batch.num_rows
     while begin < end:
         stop = min([cut for cut in cuts if begin < cut < end], default=end)
-        yield ArrowRecords(index, begin, batch.slice(begin - row, stop - begin))
+        yield begin, batch.slice(begin - row, stop - begin)
         begin = stop
 
 

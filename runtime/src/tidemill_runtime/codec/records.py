@@ -37,7 +37,7 @@ class Records(Protocol):
     of_files: bool
 
     def items(self, first: int, stop: int) -> Any:
-        """The items [first, stop): a list, or rows in Arrow's columns."""
+        """The items [first, stop): a list, a polars frame, or rows in Arrow's columns; `shapes.convert` knows them."""
 
     def fresh(self, first: int, stop: int) -> Any:
         """The same, made anew where the model may have changed what it was given."""
@@ -49,7 +49,10 @@ class Records(Protocol):
         """(object, offset) of the place where the row begins; of row `rows`: where the block ends."""
 
     def fields(self, first: int, stop: int) -> list[Any]:
-        """The items as JSON values, to be carried into the result, whatever the model did to those it was given."""
+        """Whole records as JSON values, also what the model does not get of them, and whatever it did to the rest."""
+
+    def carried(self, names: list[str], first: int, stop: int) -> list[list[Any]]:
+        """A column for each name: the values of the records, None where one has none. names: of `Reader`'s carried."""
 
 
 class Reader(Protocol):
@@ -64,3 +67,8 @@ class Reader(Protocol):
     def check(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def columns_of(fields: list[Any], names: list[str]) -> list[list[Any]]:
+    """`Records.carried` of whole records."""
+    return [[each.get(name) if isinstance(each, dict) else None for each in fields] for name in names]

@@ -6,17 +6,18 @@ the block is not a plain record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import msgspec
 
-from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
-from tidemill_runtime.codec.records import Bad
+from tidemill_runtime.codec.lines import BLOCK_BYTES, LineBlocks, LongLine, RawBlock
+from tidemill_runtime.codec.records import Bad, columns_of
 from tidemill_runtime.source import Source, open_source
 
 if TYPE_CHECKING:
-    from tidemill_runtime.contract import InputFormat, Lease
+    from tidemill_runtime.codec.records import Records
+    from tidemill_runtime.contract import InputFormat, InputObject, Lease
 
 Decode = Callable[[memoryview], Optional[list[Any]]]
 """All items of a block, or None where rows and items do not coincide and the lines have to be looked at."""
@@ -27,7 +28,10 @@ UNREADABLE = (ValueError, RecursionError, msgspec.DecodeError)
 
 
 class LineReader:
-    """The lines of a lease's objects. decode, decode_line: what makes items of them."""
+    """The lines of a lease's objects. decode, decode_line: what makes items of them.
+
+    columns: the keys that the model gets of an item that is a dict, None for all. carried: those that results need.
+    """
 
     def __init__(
         self,
@@ -36,59 +40,64 @@ class LineReader:
         forced: dict[int, dict[int, int]],
         decode: Decode,
         decode_line: DecodeLine,
+        carried: Sequence[str] = (),
     ) -> None:
         self._lease = lease
-        self._form = form
         self._forced = forced
         self._decode = decode
-        self._decode_line = decode_line
         self._source: Optional[Source] = None
+        self.form = form
+        self.carried = carried
+        self.decode_line = decode_line
 
-    def blocks(self) -> Iterator[LineRecords]:
+    def blocks(self) -> Iterator[Records]:
         lease = self._lease
         for index in range(lease.cursor.object, len(lease.objects)):
-            offset = lease.cursor.offset if index == lease.cursor.object else 0
-            yield from self._object(index, offset)
+            if lease.objects[index].size:
+                yield from self._object(index, lease.cursor.offset if index == lease.cursor.object else 0)
 
-    def _object(self, index: int, offset: int) -> Iterator[LineRecords]:
+    def block_bytes(self, listed: InputObject) -> int:
+        """How much of this object is to be parsed at a time; called before its first block."""
+        return BLOCK_BYTES
+
+    def records(self, index: int, base: int, block: Union[RawBlock, LongLine]) -> Records:
+        return LineRecords(self, index, base, block)
+
+    def _object(self, index: int, offset: int) -> Iterator[Records]:
         lease, listed = self._lease, self._lease.objects[index]
-        if listed.size == 0:
-            return
+        block_bytes = self.block_bytes(listed)
         base = max(0, lease.start) if lease.stop >= 0 else 0
         stop = lease.stop if 0 <= lease.stop < listed.size else None
         partial = offset == 0 and base > 0
         position = base + offset - (1 if partial else 0)
-        self._source = open_source(listed, position, self._form.compression)
+        self._source = open_source(listed, position, self.form.compression)
         forced = {base + begin: base + end for begin, end in self._forced.get(index, {}).items()}
         lines = LineBlocks(
             self._source,
             position=position,
             stop=stop,
             partial=partial,
-            longest=self._form.max_record_bytes,
+            longest=self.form.max_record_bytes,
+            block_bytes=block_bytes,
             forced=forced,
         )
         for block in lines:
-            yield LineRecords(self, index, base, block)
+            yield self.records(index, base, block)
         self.check()
         self.close()
 
     def read(self, block: RawBlock) -> Optional[list[Any]]:
-        if len(block.data) > self._form.max_record_bytes:
+        if len(block.data) > self.form.max_record_bytes:
             return None  # a line may be too long
         return self._decode(block.data)
 
     def read_line(self, line: bytes) -> Union[Any, Bad]:
-        if len(line) > self._form.max_record_bytes:
-            return too_long(len(line), self._form.max_record_bytes, None)
+        if len(line) > self.form.max_record_bytes:
+            return too_long(len(line), self.form.max_record_bytes, None)
         try:
-            return self._decode_line(line)
+            return self.decode_line(line)
         except UNREADABLE as error:
             return Bad("decode_error", type(error).__name__, str(error))
-
-    @property
-    def max_record_bytes(self) -> int:
-        return self._form.max_record_bytes
 
     def check(self) -> None:
         if self._source is not None:
@@ -118,12 +127,15 @@ class LineRecords:
             self._lines = [block.head]
             self._items: list[Any] = []
             self.item_rows = []
-            self.bad[0] = too_long(block.end - block.begin, reader.max_record_bytes, block.head)
+            self.bad[0] = too_long(block.end - block.begin, reader.form.max_record_bytes, block.head)
         else:
             items = reader.read(block)
             self._items = self._by_line(reader) if items is None else items
         self.size = len(self._items)
         self.rows = self.size if self.item_rows is None else len(self.lines())
+        # Before the model sees them: it may do with them what it likes.
+        self._carried = dict(zip(reader.carried, columns_of(self._items, list(reader.carried))))
+        self._items = _chosen(self._items, reader.form.columns)
 
     def items(self, first: int, stop: int) -> list[Any]:
         if first == 0 and stop == self.size:
@@ -131,12 +143,18 @@ class LineRecords:
         return self._items[first:stop]
 
     def fresh(self, first: int, stop: int) -> list[Any]:
+        return _chosen(self.fields(first, stop), self._reader.form.columns)
+
+    def fields(self, first: int, stop: int) -> list[Any]:
         rows = range(first, stop) if self.item_rows is None else self.item_rows[first:stop]
         lines = self.lines()
         return [self._reader.read_line(lines[row].rstrip(b"\r\n")) for row in rows]
 
-    def fields(self, first: int, stop: int) -> list[Any]:
-        return self.fresh(first, stop)
+    def carried(self, names: list[str], first: int, stop: int) -> list[list[Any]]:
+        columns = [self._carried[name][first:stop] for name in names]
+        if any(isinstance(value, (dict, list)) for column in columns for value in column):
+            return columns_of(self.fields(first, stop), names)
+        return columns
 
     def raw(self, row: int) -> bytes:
         return self.lines()[row].rstrip(b"\r\n")
@@ -168,6 +186,12 @@ class LineRecords:
                 items.append(item)
                 self.item_rows.append(row)
         return items
+
+
+def _chosen(items: list[Any], columns: Optional[list[str]]) -> list[Any]:
+    if columns is None:
+        return items
+    return [{name: item.get(name) for name in columns} if isinstance(item, dict) else item for item in items]
 
 
 def split_lines(data: memoryview) -> list[bytes]:

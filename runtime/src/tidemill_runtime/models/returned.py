@@ -40,6 +40,34 @@ def listed(returned: Any) -> list[Any]:
     return returned if type(returned) is list else list(returned)
 
 
+def columns_of(returned: Any) -> Optional[dict[str, Any]]:
+    """The columns by name of a dict of columns, a frame or a table, as they are.
+
+    None for what has none, and where names are not text or stand twice.
+    """
+    columns: list[tuple[Any, Any]]
+    if isinstance(returned, dict):
+        columns = list(returned.items())
+    elif hasattr(returned, "get_columns"):  # polars
+        columns = [(column.name, column) for column in returned.get_columns()]
+    elif hasattr(returned, "to_pylist") and hasattr(returned, "schema"):  # pyarrow
+        columns = list(zip(returned.schema.names, returned.columns))
+    elif hasattr(returned, "columns") and hasattr(returned, "iloc"):  # pandas; by place: names may stand twice
+        columns = [(name, returned.iloc[:, place]) for place, name in enumerate(returned.columns)]
+    else:
+        return None
+    found = dict(columns)
+    return found if found and len(found) == len(columns) and all(type(name) is str for name in found) else None
+
+
+def kept(returned: Any) -> Any:
+    """What stays as it is when the model uses its arrays and lists again for the next call."""
+    if isinstance(returned, dict):
+        return {name: kept(column) for name, column in returned.items()}
+    copy = getattr(returned, "copy", None) or getattr(returned, "clone", None)
+    return returned if copy is None else copy()
+
+
 def _length(returned: Any) -> int:
     if isinstance(returned, dict):
         lengths = {_length(column) for column in returned.values()}

@@ -13,6 +13,8 @@ RECORD = "record"
 """Whatever the format's records are: dict or other JSON values, str, a file's path."""
 
 SHAPES = ("record", "dict", "str", "bytes", "path", "numpy", "pandas", "polars", "arrow")
+COLUMNAR = ("numpy", "pandas", "polars", "arrow")
+"""Those that are columns: records are read into columns for them."""
 
 _BY_TYPE: dict[tuple[str, str], str] = {
     ("numpy", "ndarray"): "numpy",
@@ -36,11 +38,29 @@ def of_model(cls: Any) -> tuple[str, bool]:
     return RECORD, stated is True or (stated is None and _first_parameter(cls) == "batch")
 
 
+def of_function(function: Any) -> tuple[str, bool]:
+    """(shape, batched) of a plain function, by the hint or else by the name of its first parameter."""
+    while hasattr(function, "__wrapped__"):  # decorated by functools.wraps
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return RECORD, False
+    bound = 1 if hasattr(function, "__self__") else 0
+    name = code.co_varnames[bound] if code.co_argcount > bound else ""
+    hinted = _named_by(function, name, function.__globals__)
+    return (hinted, True) if hinted is not None else (RECORD, name == "batch")
+
+
 def _of_hint(cls: Any) -> Optional[str]:
     name = _first_parameter(cls)
-    hint = cls.predict.__annotations__.get(name) if name else None
+    return _named_by(cls.predict, name, vars(sys.modules[cls.__module__])) if name else None
+
+
+def _named_by(function: Any, name: str, scope: dict[str, Any]) -> Optional[str]:
+    """The shape that the hint of a parameter names."""
+    hint = getattr(function, "__annotations__", {}).get(name)
     while isinstance(hint, str):  # twice, where a quoted hint meets `from __future__ import annotations`
-        hint = _evaluated(hint, vars(sys.modules[cls.__module__]))
+        hint = _evaluated(hint, scope)
     return None if hint is None else _of_type(hint)
 
 
@@ -72,12 +92,14 @@ def _of_type(hint: Any) -> Optional[str]:
 
 
 def convert(items: Any, shape: str) -> Any:
-    """Items of a block (a list, or rows in Arrow's columns) as the batch that a model wants.
+    """Items of a block (a list, a polars frame, or rows in Arrow's columns) as the batch that a model wants.
 
     Raises ValueError or TypeError where they cannot be that. What is imported here is what the model's own hint names.
     """
     if isinstance(items, list):
         return _from_list(items, shape)
+    if type(items).__module__.split(".", 1)[0] == "polars":
+        return _from_frame(items, shape)
     if shape == "arrow":
         import pyarrow  # type: ignore[import-untyped,unused-ignore]
 
@@ -93,6 +115,32 @@ def convert(items: Any, shape: str) -> Any:
 
         return numpy.column_stack([column.to_numpy(zero_copy_only=False) for column in items.columns])
     return _from_list(items.to_pylist(), shape)
+
+
+def _from_frame(frame: Any, shape: str) -> Any:
+    """Of a polars frame of numbers, truth and text."""
+    if shape == "polars":
+        return frame
+    if shape == "arrow":
+        return frame.to_arrow()
+    if shape == "numpy":
+        import polars
+
+        # null becomes NaN; the copy is the model's own, column after column
+        return frame.cast(polars.Float64).to_numpy(order="fortran", writable=True)
+    if shape == "pandas":
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+
+        # not frame.to_pandas(), which needs pyarrow
+        return pandas.DataFrame({column.name: _for_pandas(column) for column in frame.get_columns()})
+    return _from_list(frame.to_dicts(), shape)
+
+
+def _for_pandas(column: Any) -> Any:
+    """What pandas makes the same column of as of the values one by one: numbers with null are floats with NaN."""
+    if column.dtype.is_numeric() or (str(column.dtype) == "Boolean" and not column.null_count()):
+        return column.to_numpy(writable=True)
+    return column.to_list()
 
 
 def _from_list(items: list[Any], shape: str) -> Any:
