@@ -88,7 +88,7 @@ REFUSED: list[tuple[dict[str, Any], type[TidemillError], str]] = [
     ({"resources": {"memory": "1Ti"}}, InvalidValue, "resources.memory"),
     ({"resources": {"gpu": 1}}, InvalidValue, "resources.gpu"),
     ({"instances": 3, "resources": {"cpu": 1}}, InvalidValue, "resources.cpu"),
-    ({"format": {"type": "jsonl", "result": "parquet"}}, InvalidValue, "format.result.type"),
+    ({"format": {"type": "jsonl", "result": "file"}}, InvalidValue, "format.result.type"),
     ({"tolerance": "200%"}, InvalidValue, "tolerance"),
     ({"description": "a\0b"}, InvalidValue, "description"),
 ]

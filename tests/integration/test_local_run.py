@@ -336,7 +336,7 @@ def test_a_servers_claim_is_respected(world: World) -> None:
         ({"input": "document.json"}, InvalidValue, "one JSON document"),
         ({"format": {"columns": ["y"]}}, InvalidValue, r"format\.columns: the input has no column 'y'. It has 'x'"),
         ({"format": {"result": {"keys": ["prediction"]}}}, InvalidValue, "own key"),
-        ({"format": {"result": {"type": "parquet"}}}, InvalidValue, "format.result.type"),
+        ({"format": {"result": {"type": "file"}}}, InvalidValue, "format.result.type"),
         ({"model": "churn@2"}, InvalidValue, "no model repository"),
         ({"model": "./nowhere"}, NotFound, "model: there is no folder"),
         ({"model": "in/"}, InvalidValue, "model: the model has no model_service.py"),

@@ -17,7 +17,7 @@ from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, InvalidValue, OutputTaken, PartDamaged
 from tidemill.domain.splits import Cut, Layout
 from tidemill.publishing import units
-from tidemill.publishing.publisher import Finished, Publisher, read_marker
+from tidemill.publishing.publisher import Finished, check_result_format, read_marker
 from tidemill.publishing.signing import signature_fault
 from tidemill_runtime.contract import Counts, ResultFormat
 
@@ -253,16 +253,8 @@ def test_anothers_object_in_the_way(make: Make) -> None:
     check_account(world)
 
 
-def test_formats_that_are_not_lines_are_refused(make: Make) -> None:
-    world = make(MIXED, Cut.RANGES, Layout.PER_OBJECT)
-    for kind in ("csv", "parquet"):
-        with pytest.raises(InvalidValue, match=kind):
-            Publisher(
-                world.journal,
-                world.objects,
-                world.plan,
-                world.output,
-                TASK,
-                ResultFormat(type=kind),
-                sign=lambda it: it,
-            )
+def test_parquet_without_its_library_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidemill.publishing.publisher.find_spec", lambda name: None)
+    with pytest.raises(InvalidValue, match=r"pip install 'tidemill\[parquet\]'"):
+        check_result_format(ResultFormat("parquet"))
+    check_result_format(ResultFormat("csv"))

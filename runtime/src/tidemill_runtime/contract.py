@@ -175,6 +175,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """The first line of a frame (JSON), before its payload of `bytes` bytes. Results of csv, parquet and file consist of
+    frames in the data of parts, as they cannot simply follow each other: the publisher makes results of them.
+
+    rows: how many the payload has. columns: their names (csv; for parquet the payload is an Arrow stream and says them,
+    for no column at all there is no payload); the first `carried` of them are of the input. file: a frame holds the
+    bytes of one record's file, and one of 0 rows is a record that failed.
+    """
+
+    rows: int
+    bytes: int
+    columns: list[str] = field(default_factory=list)
+    carried: int = 0
+
+
+@dataclass(frozen=True)
 class ErrorRecord:
     """One line of a part's errors. `position` counts records from 0 inside the part's own piece of the object, skipped
     blank lines included: the object's row is the sum of `counts.inputs` of the parts before it, plus position.
@@ -283,18 +299,20 @@ class InputFormat:
 class ResultFormat:
     """How predictions are written. Line n is record n's; where that failed it is `null` (in the text format: blank).
 
-    type: "jsonl" | "csv" | "parquet" | "text".
+    type: "jsonl" | "csv" | "parquet" | "text" | "file" (each prediction is an object of its own: bytes, text or a path).
     form: "aligned" (the bare prediction),
     "joined" (the input record with the key "prediction" added), "named" ({"path": ..., "prediction": ...}; the
     default where a file is the record).
     keys: input columns that are carried into the result beside the prediction.
     layout: "per_object" | "parts" | "single".
+    extension: file only: what takes the place of the input object's extension; "" adds `.out` to its name.
     """
 
     type: str = "jsonl"
     form: str = "aligned"
     keys: list[str] = field(default_factory=list)
     layout: str = "per_object"
+    extension: str = ""
 
 
 @dataclass(frozen=True)

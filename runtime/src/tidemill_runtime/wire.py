@@ -31,7 +31,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "columns": None,
         "max_record_bytes": 16 * 1024 * 1024,
     },
-    "ResultFormat": {"type": "jsonl", "form": "aligned", "keys": [], "layout": "per_object"},
+    "ResultFormat": {"type": "jsonl", "form": "aligned", "keys": [], "layout": "per_object", "extension": ""},
     "Channel": {"url": "", "token": "", "fd": -1},
     "Pins": {"batch_size": None, "processes": None, "threads": None},
     "Manifest": {

@@ -13,7 +13,7 @@ INPUTS = "_inputs.jsonl"
 RECEIPT = "receipt.json"
 MARKER = "_SUCCESS"
 
-_EXTENSIONS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "text": ".txt"}
+_EXTENSIONS = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "text": ".txt", "file": ""}
 
 
 def task_folder(task: str) -> str:
@@ -42,9 +42,20 @@ def unit_errors(task: str, unit: int) -> str:
     return f"{task_folder(task)}units/{unit:08d}.errors.jsonl"
 
 
-def result_for_object(input_name: str, result_type: str) -> str:
-    """One result object per input object: the input's whole name and more, so that no two inputs share one."""
+def result_for_object(input_name: str, result_type: str, extension: str = "") -> str:
+    """One result object per input object: the input's whole name and more, so that no two inputs share one.
+
+    extension: takes the place of the input's own instead; two inputs may share a result then.
+    """
+    if extension:
+        return result_stem(input_name) + extension
     return f"{input_name}.out{_EXTENSIONS[result_type]}"
+
+
+def result_stem(input_name: str) -> str:
+    """The name without its last extension; `.profile` and `a/b` have none."""
+    folder, slash, name = input_name.rpartition("/")
+    return f"{folder}{slash}{name[: name.rfind('.')] if name.rfind('.') > 0 else name}"
 
 
 def result_for_part(number: int, result_type: str) -> str:

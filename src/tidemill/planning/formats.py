@@ -19,7 +19,7 @@ from tidemill.publishing.publisher import check_result_format
 from tidemill_runtime.contract import InputFormat, ResultFormat
 
 if TYPE_CHECKING:
-    from tidemill.wire.taskfile import FormatSection
+    from tidemill.wire.taskfile import FormatSection, ResultSection
 
 PEEK_BYTES = 64 * 1024
 """How much of the beginning of an object is looked at."""
@@ -264,8 +264,14 @@ def _known_columns(found: InputFormat, head: bytes) -> list[str]:
 def _result(section: FormatSection, found: InputFormat) -> ResultFormat:
     wanted = section.result
     files = found.type == "file"
+    if wanted.type == "file":
+        return _result_files(wanted, found)
     form = wanted.form if wanted.form != "auto" else "named" if files and wanted.type != "text" else "aligned"
     layout = wanted.layout if wanted.layout != "auto" else "parts" if files else "per_object"
+    if wanted.extension is not None:
+        raise InvalidValue(
+            "goes with the result type file alone.", field="format.result.extension", remedy="Leave it out."
+        )
     if form == "joined" and files:
         raise InvalidValue(
             "a file cannot be joined to its prediction.", field="format.result.form", remedy="Use named or aligned."
@@ -274,9 +280,9 @@ def _result(section: FormatSection, found: InputFormat) -> ResultFormat:
         raise InvalidValue("named results are for whole files.", field="format.result.form", remedy="Use aligned.")
     if layout == "per_object" and files:
         raise InvalidValue(
-            "one result object for each file is not supported.",
+            f"one object of {wanted.type} for each file is not supported.",
             field="format.result.layout",
-            remedy="Use parts or single.",
+            remedy="Use parts or single; with the result type file, what the model returns for a file is an object.",
         )
     if wanted.type == "text" and (form != "aligned" or wanted.keys):
         raise InvalidValue(
@@ -287,6 +293,27 @@ def _result(section: FormatSection, found: InputFormat) -> ResultFormat:
     resolved = ResultFormat(type=wanted.type, form=form, keys=list(wanted.keys), layout=layout)
     check_result_format(resolved)
     return resolved
+
+
+def _result_files(wanted: ResultSection, found: InputFormat) -> ResultFormat:
+    """Results that are files: the bytes that the model returned, and nothing beside them."""
+    if found.type != "file":
+        raise InvalidValue(
+            f"a file for each record is for whole files, not for {found.type}.",
+            field="format.result.type",
+            remedy="Use jsonl, csv or parquet, or set format.type to file.",
+        )
+    if wanted.form not in ("auto", "aligned") or wanted.keys:
+        raise InvalidValue(
+            "files hold predictions alone.",
+            field="format.result.keys" if wanted.keys else "format.result.form",
+            remedy="Leave it out.",
+        )
+    if wanted.layout not in ("auto", "per_object"):
+        raise InvalidValue(
+            "each file is an object of its own.", field="format.result.layout", remedy="Leave it out, or use jsonl."
+        )
+    return ResultFormat(type="file", layout="per_object", extension=wanted.extension or "")
 
 
 def _cut(found: InputFormat) -> Cut:

@@ -91,14 +91,14 @@ class _ListingWriter:
         self._objects = objects
         self._checked = checked
         self._tick = tick
+        self._stems: list[tuple[str, str]] = []
         self.objects = self.bytes = 0
         self.sha256 = hashlib.sha256()
 
     def lines(self) -> Iterator[bytes]:
         buffer: list[bytes] = []
         for info in listed_inputs(self._objects, self._checked):
-            if self._checked.formats.layout is Layout.PER_OBJECT:
-                check_result_name(layout.result_for_object(info.name, self._checked.formats.result.type))
+            self._check_result(info.name)
             line = listing_line(info)
             self.sha256.update(line)
             self.objects += 1
@@ -109,3 +109,29 @@ class _ListingWriter:
                 buffer.clear()
                 self._tick(self.objects)
         yield b"".join(buffer)
+
+    def _check_result(self, name: str) -> None:
+        """Raises InvalidValue where the object's result could not be written, or is that of another one, too."""
+        result = self._checked.formats.result
+        if self._checked.formats.layout is not Layout.PER_OBJECT:
+            return
+        check_result_name(layout.result_for_object(name, result.type, result.extension))
+        if not result.extension:
+            return
+        # The names come in order: those that begin like this one, up to its extension, come one after another.
+        self._stems = [(stem, other) for stem, other in self._stems if name.startswith(stem)]
+        own = layout.result_stem(name)
+        known = next((other for stem, other in self._stems if stem == own), None)
+        if known is not None:
+            raise InvalidValue(
+                f"{known!r} and {name!r} would have the same result, {own + result.extension!r}.",
+                field="format.result.extension",
+                remedy="Leave it out: results are named like a.jpg.out.",
+            )
+        if own + result.extension in (layout.ERRORS, layout.RECEIPT):
+            raise InvalidValue(
+                f"the result of {name!r} would be {own + result.extension!r}, which is a name of ours.",
+                field="format.result.extension",
+                remedy="Leave it out, or rename the input.",
+            )
+        self._stems.append((own, name))

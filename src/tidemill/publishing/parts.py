@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,18 @@ class PlacedPart:
     @property
     def size(self) -> int:
         return self.part.data_bytes + self.part.errors_bytes + self.part.index_bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames of one result, one after another in a part. read: their bytes, from the beginning at each call.
+
+    rows: how many they have together. part: its name, for messages.
+    """
+
+    read: Callable[[], Iterator[bytes]]
+    rows: int
+    part: str
 
 
 class Parts:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from tidemill.crashpoints import reach
@@ -68,7 +69,7 @@ class Publisher:
         self._task = task
         self._sign = sign
         self._replace = replace
-        self._setting = Setting(objects, plan, self._output, task, result.type, replace)
+        self._setting = Setting(objects, plan, self._output, task, result, replace)
 
     def publish_ready(self, limit: int) -> int:
         """Publishes up to `limit` units whose splits are all committed; how many it were.
@@ -184,12 +185,12 @@ class Publisher:
 
 
 def check_result_format(result: ResultFormat) -> None:
-    """Raises InvalidValue for a format whose parts do not simply follow each other. Asked when a task is made, too."""
-    if result.type not in ("jsonl", "text"):
+    """Raises InvalidValue for a format that cannot be written here. Asked when a task is made, too."""
+    if result.type == "parquet" and find_spec("pyarrow") is None:
         raise InvalidValue(
-            f"results cannot be written as {result.type!r} yet.",
+            "results in Parquet need pyarrow, which is not installed.",
             field="format.result.type",
-            remedy="Use jsonl or text.",
+            remedy="Install it (pip install 'tidemill[parquet]'), or use csv or jsonl.",
         )
 
 

@@ -23,8 +23,8 @@ from tidemill.domain.splits import Cut, Layout, ListedObject, PlannedSplit
 from tidemill.objects.listing import read_listing
 from tidemill.ports.journal import CommittedPart, PublishedUnit
 from tidemill.ports.objects import Composed, Objects, Piece
-from tidemill.publishing.parts import Parts, PlacedPart
-from tidemill_runtime.contract import Counts
+from tidemill.publishing.parts import Parts, PlacedPart, Share, Source
+from tidemill_runtime.contract import Counts, ResultFormat
 
 LOADED_BYTES_MAX = 64 * 1024 * 1024
 """A pack whose parts are together larger is read range by range instead of once."""
@@ -32,20 +32,23 @@ LOADED_BYTES_MAX = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Setting:
-    """What every unit of a task shares. result_type: `ResultFormat.type`. replace: whether others' objects may go."""
+    """What every unit of a task shares. replace: whether others' objects may go."""
 
     objects: Objects
     plan: Plan
     output: Location
     task: str
-    result_type: str
+    result: ResultFormat
     replace: bool
 
 
 @dataclass(frozen=True)
 class _Result:
+    """One object to be. sources: where it is a table, the frames that are yet to become its only piece."""
+
     name: str
     pieces: list[bytes | Piece]
+    sources: list[Source] | None
     counts: Counts
 
 
@@ -65,7 +68,10 @@ class Unit:
     def publish(self, executor: Executor) -> PublishedUnit:
         """Raises PartDamaged, OutputTaken, and what the storage raises."""
         reach("publish.assembling")
-        results = self._pack() if self._is_pack else [self._whole()]
+        if self._setting.result.type == "file":
+            results = self._files()
+        else:
+            results = self._pack() if self._is_pack else [self._whole()]
         lines: list[bytes] = []
         size = 0
         for result, made in zip(results, executor.map(self._compose, results), strict=True):
@@ -112,6 +118,11 @@ class Unit:
         return self._setting.plan.layout is Layout.PER_OBJECT and self._splits[0].objects > 1
 
     @property
+    def _of_tables(self) -> bool:
+        """Whether results are put together of frames (`assembling`) and not simply of bytes."""
+        return self._setting.result.type in ("csv", "parquet")
+
+    @property
     def _place_key(self) -> str | None:
         if self._setting.plan.cut is Cut.FILES:
             return None
@@ -129,55 +140,114 @@ class Unit:
 
     def _whole(self) -> _Result:
         """All data of the unit as one result."""
-        pieces: list[bytes | Piece] = [self._parts.data(placed) for placed in self._placed(shares=False) if placed.size]
         setting = self._setting
         if setting.plan.layout is Layout.SINGLE:
-            name = layout.result_single(setting.result_type)
+            name = layout.result_single(setting.result.type)
         elif setting.plan.layout is Layout.PARTS:
-            name = layout.result_for_part(self._number, setting.result_type)
+            name = layout.result_for_part(self._number, setting.result.type)
         else:
-            name = layout.result_for_object(_names(setting, self._splits[0])[0], setting.result_type)
-        return _Result(name, pieces, self._counts)
+            name = self._name_for(_names(setting, self._splits[0])[0])
+        filled = [placed for placed in self._placed(shares=False) if placed.size]
+        if self._of_tables:
+            in_memory = _are_small(filled)
+            sources = [self._source(placed, self._loaded(placed, in_memory)) for placed in filled]
+            return _Result(name, [], sources, self._counts)
+        return _Result(name, [self._parts.data(placed) for placed in filled], None, self._counts)
 
     def _pack(self) -> list[_Result]:
         """A result for each object of the pack, also for those without a record."""
-        setting, split = self._setting, self._splits[0]
-        names = _names(setting, split)
+        names = _names(self._setting, self._splits[0])
         pieces: list[list[bytes | Piece]] = [[] for _ in names]
+        sources: list[list[Source]] = [[] for _ in names]
         counts = [Counts()] * len(names)
         placed = list(self._placed(shares=True))
-        in_memory = sum(each.size for each in placed) <= LOADED_BYTES_MAX
+        in_memory = _are_small(placed)
         for each in placed:
-            if in_memory:
-                loaded = self._parts.load(each)
-            elif each.size:
-                self._parts.check(each)
+            loaded = self._loaded(each, in_memory)
             for share in each.shares:
                 counts[share.index] += share.counts
                 if share.start == share.stop:
                     continue
-                pieces[share.index].append(
-                    loaded[share.start : share.stop]
-                    if in_memory
-                    else Piece(self._parts.location(each.part), share.start, share.stop)
-                )
+                if self._of_tables:
+                    sources[share.index].append(self._source(each, loaded, share))
+                else:
+                    pieces[share.index].append(self._piece(each, loaded, share.start, share.stop))
         if sum(counts, Counts()) != self._counts:
             raise PartDamaged(f"unit {self._number}: its parts' indexes do not add up to what was committed.")
         return [
-            _Result(layout.result_for_object(name, setting.result_type), own, account)
-            for name, own, account in zip(names, pieces, counts, strict=True)
+            _Result(self._name_for(name), own, frames if self._of_tables else None, account)
+            for name, own, frames, account in zip(names, pieces, sources, counts, strict=True)
         ]
+
+    def _files(self) -> list[_Result]:
+        """A result for each object whose prediction there is: what the model returned for it."""
+        from tidemill.publishing import assembling  # as in `_compose`
+
+        results = []
+        for placed in self._placed(shares=False):
+            if not placed.size:
+                continue
+            loaded = self._loaded(placed, in_memory=placed.size <= LOADED_BYTES_MAX)
+            names = _names(self._setting, placed.split)[placed.part.begin.object : placed.part.end.object]
+            found = list(assembling.files_in(self._source(placed, loaded)))
+            if len(found) != len(names):
+                raise PartDamaged(f"part {placed.part.name} tells of {len(found)} objects, and is of {len(names)}.")
+            for name, place in zip(names, found, strict=True):
+                if place is None:
+                    continue
+                start, stop = place
+                pieces = [self._piece(placed, loaded, start, stop)] if start < stop else []
+                results.append(_Result(self._name_for(name), pieces, None, Counts(1, 1)))
+        return results
+
+    def _name_for(self, name: str) -> str:
+        return layout.result_for_object(name, self._setting.result.type, self._setting.result.extension)
+
+    def _loaded(self, placed: PlacedPart, in_memory: bool) -> bytes | None:
+        """A part that was checked: its bytes, or None where it is to be read in ranges."""
+        if in_memory:
+            return self._parts.load(placed)
+        if placed.size:
+            self._parts.check(placed)
+        return None
+
+    def _piece(self, placed: PlacedPart, loaded: bytes | None, start: int, stop: int) -> bytes | Piece:
+        return Piece(self._parts.location(placed.part), start, stop) if loaded is None else loaded[start:stop]
+
+    def _source(self, placed: PlacedPart, loaded: bytes | None, share: Share | None = None) -> Source:
+        """Frames of a part: all of them, or a share."""
+        start, stop = (share.start, share.stop) if share else (0, placed.part.data_bytes)
+        counts = share.counts if share else placed.part.counts
+        files = self._setting.result.type == "file"
+        rows = counts.ok if files else counts.ok + counts.failed
+        if loaded is not None:
+            data = loaded[start:stop]
+            return Source(lambda: iter((data,)), rows, placed.part.name)
+        location, objects = self._parts.location(placed.part), self._setting.objects
+        return Source(lambda: objects.stream(location, start, stop), rows, placed.part.name)
 
     def _compose(self, result: _Result) -> Composed:
         setting = self._setting
         target = setting.output.child(result.name)
         staging = staging_for(setting.output, setting.task)
-        made = composed(setting.objects, target, result.pieces, staging=staging, replace=setting.replace)
+        if result.sources is None:
+            made = composed(setting.objects, target, result.pieces, staging=staging, replace=setting.replace)
+        else:
+            from tidemill.publishing import assembling  # its libraries take longer to load than a start may take
+
+            spool = staging_for(setting.output, setting.task)
+            with assembling.spooled(setting.objects, spool, setting.result.type, result.sources) as pieces:
+                made = composed(setting.objects, target, pieces, staging=staging, replace=setting.replace)
         reach("publish.result")
         return made
 
     def _put(self, name: Callable[[str, int], str], lines: Iterable[bytes]) -> None:
         self._setting.objects.put(self._setting.output.child(name(self._setting.task, self._number)), lines)
+
+
+def _are_small(placed: Iterable[PlacedPart]) -> bool:
+    """Whether all of these parts together may be in memory."""
+    return sum(each.size for each in placed) <= LOADED_BYTES_MAX
 
 
 def staging_for(output: Location, task: str) -> Location:

@@ -22,6 +22,7 @@ from tidemill.store.journal import SqlJournal
 from tidemill.store.journal_tables import parts as part_rows
 from tidemill.store.journal_tables import splits as split_rows
 from tidemill.store.plans import get_plan
+from tidemill_runtime.contract import ResultFormat
 
 
 def staged_errors(
@@ -41,7 +42,7 @@ def staged_errors(
     if plan is None:
         return
     journal = SqlJournal(store, run)
-    setting = Setting(objects, plan, output, task, result_type="jsonl", replace=False)  # nothing is published here
+    setting = Setting(objects, plan, output, task, result=ResultFormat(), replace=False)  # nothing is published here
     for unit in units:
         try:
             for line in Unit(setting, unit, journal.splits(unit), journal.parts(unit)).errors_so_far():

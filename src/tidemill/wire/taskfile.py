@@ -60,8 +60,8 @@ class OutputSection(Section):
 class ResultSection(Section):
     """How predictions are written. `result: TYPE` is short for `result: {type: TYPE}`."""
 
-    type: Literal["jsonl", "csv", "parquet", "text"] = "jsonl"
-    """Format of the result objects."""
+    type: Literal["jsonl", "csv", "parquet", "text", "file"] = "jsonl"
+    """Format of the result objects. file: what the model returns for a whole file is an object of its own."""
     form: Literal["auto", "aligned", "joined", "named"] = "auto"
     """aligned: line n is the prediction of record n. joined: the record with the key `prediction` added. named:
     {"path", "prediction"}. auto: `named` where a file is the record, else `aligned`."""
@@ -69,10 +69,18 @@ class ResultSection(Section):
     """Input columns to carry into the result."""
     layout: Literal["auto", "per_object", "parts", "single"] = "auto"
     """auto: numbered parts where a file is the record, else one result object per input object."""
+    extension: Annotated[str, Length(2, 20)] | None = None
+    """file: takes the place of the input's extension (`.png`: `a.jpg` becomes `a.png`). Not given: `a.jpg.out`."""
 
     @classmethod
     def short_forms(cls, data: object) -> object:
         return {"type": data} if isinstance(data, str) else data
+
+    def check(self) -> None:
+        if self.extension is not None and not re.fullmatch(r"\.[0-9A-Za-z_.-]*[0-9A-Za-z_-]", self.extension):
+            raise InvalidValue(
+                f"{self.extension!r} is not an extension.", field="extension", remedy="Write it like .png or .tar.gz."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
