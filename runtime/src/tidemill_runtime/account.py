@@ -1,25 +1,20 @@
-"""What a report says of an instance's work: counts, seconds, the choices made. Used by the agent."""
+"""What a report says of an instance's work: counts and seconds. Used by the agent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidemill_runtime import wire
 
 if TYPE_CHECKING:
-    from tidemill_runtime.contract import Pins
     from tidemill_runtime.pool import Pool, Worker
-    from tidemill_runtime.watch import Watch
 
 
 class Account:
-    """loaded: whether load() has returned in any worker. threads: what numeric libraries were told."""
+    """loaded: whether load() has returned in any worker."""
 
-    def __init__(self, pool: Pool, watch: Watch, pins: Pins, threads: int) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._watch = watch
-        self._pins = pins
-        self._threads = threads
         self._load_s = 0.0
         self._of_the_dead = {"predict": 0.0, "read": 0.0, "write": 0.0}
         self.loaded = False
@@ -53,15 +48,3 @@ class Account:
     def waiting(self) -> str:
         """What a worker waits for, in words; "" while all get on."""
         return next((words for worker in self._pool.workers if (words := worker.board.waiting())), "")
-
-    def tuning(self) -> dict[str, Any]:
-        """The choices and their reasons, for people to read."""
-        pins = self._pins
-        return {
-            "processes": self._watch.processes,
-            "processes_why": "pinned" if pins.processes else self._watch.why or "one for each core",
-            "threads": self._threads,
-            "threads_why": "pinned" if pins.threads else "what is left of the cores for each process",
-            "batch_size": max((worker.board.totals().batch for worker in self._pool.workers), default=0),
-            "batch_size_why": "pinned" if pins.batch_size else "measured: a call is to take a quarter of a second",
-        }

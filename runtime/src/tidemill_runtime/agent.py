@@ -8,13 +8,13 @@ imports the user's code, NumPy or the like: forking stays cheap and safe for as 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import socket
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime import board as boards
@@ -22,11 +22,12 @@ from tidemill_runtime import wire
 from tidemill_runtime.account import Account
 from tidemill_runtime.board import Board
 from tidemill_runtime.channel import Channel, CoordinatorGone, connect
-from tidemill_runtime.faults import FatalError, log
+from tidemill_runtime.faults import FatalError, log, write_exit
 from tidemill_runtime.leases import LeaseBook
 from tidemill_runtime.pipe import LinePipe
 from tidemill_runtime.pool import Pool, Worker
 from tidemill_runtime.process import die_with_parent
+from tidemill_runtime.tuning import THREAD_VARIABLES, Crew
 from tidemill_runtime.watch import Watch
 
 if TYPE_CHECKING:
@@ -38,14 +39,8 @@ FLUSH_PATIENCE_S = 20.0
 LAST_WORDS_S = 10.0
 """How long the last report may take to be answered when the instance has to end."""
 CLOSE_PATIENCE_S = 2.0
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+QUICK_SPLIT_S = 1.0
+"""Leases are fetched ahead while splits take no longer. A slow one that waits here might be another instance's work."""
 
 
 def main(arguments: list[str]) -> int:
@@ -66,19 +61,8 @@ def main(arguments: list[str]) -> int:
         die_with_parent(os.getppid())
     agent = Agent(manifest)
     code = agent.run()
-    _write_exit(folder, code, agent.fault)
+    write_exit(folder, code, agent.fault)
     return code
-
-
-def _write_exit(folder: str, code: int, fault: Optional[dict[str, Any]]) -> None:
-    """exit.json tells a server that was restarted meanwhile how this instance ended."""
-    path = os.path.join(folder, "exit.json")
-    try:
-        with open(path + ".tmp", "w") as file:
-            json.dump({"code": code, "fault": fault}, file)
-        os.rename(path + ".tmp", path)
-    except OSError as error:
-        log(f"{path} could not be written: {error}")
 
 
 class _Ended(Exception):
@@ -106,6 +90,7 @@ class Agent:
         self._stopping_since: Optional[float] = None
         self._stop_asked = False
         self._flushing: dict[int, Worker] = {}
+        self._split_s: deque[float] = deque(maxlen=8)
         self._terminated = False
         self._wake_read, self._wake_write = socket.socketpair()
 
@@ -141,17 +126,13 @@ class Agent:
                 "install the same release of tidemill-runtime",
             )
         self._hear_signals()
-        processes = manifest.pins.processes or max(1, manifest.millicores // 1000)
-        threads = manifest.pins.threads or max(1, manifest.millicores // 1000 // processes)
-        for name in _THREAD_VARIABLES:
-            os.environ.setdefault(name, str(threads))
         os.environ.update(manifest.env)
         self._channel: Channel = connect(manifest.channel)
         self._pool = Pool(self._life, self._close_in_child)
-        self._watch = Watch(self._pool, self._book, manifest.memory_bytes, processes)
-        self._account = Account(self._pool, self._watch, manifest.pins, threads)
-        for _ in range(processes):
-            self._pool.fork()
+        self._watch = Watch(self._pool, self._book, manifest.memory_bytes)
+        self._crew = Crew(self._pool, self._watch, self._book, manifest)
+        self._account = Account(self._pool)
+        self._crew.start()
         self._report()
 
     def _hear_signals(self) -> None:
@@ -165,10 +146,12 @@ class Agent:
     def _on_terminate(self, *_: object) -> None:
         self._terminated = True
 
-    def _life(self, pipe: LinePipe, board: Board) -> int:
+    def _life(self, pipe: LinePipe, board: Board, threads: int) -> int:
         from tidemill_runtime.worker import run_worker  # in the worker alone
 
-        return run_worker(pipe, board, self._manifest, self._pid)
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(threads))
+        return run_worker(pipe, board, self._manifest, self._pid, self._crew.size)
 
     def _close_in_child(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -188,6 +171,8 @@ class Agent:
         if self._terminated and self._stopping_since is None:
             self._flush()
         self._fail(self._watch.look())
+        if self._stopping_since is None:
+            self._crew.look()
         self._hand_out()
         self._end_if_over()
         self._report()
@@ -214,36 +199,53 @@ class Agent:
                 worker.loaded = True
                 self._news = self._news or not self._account.loaded
                 self._account.load_took(message["load_s"])
+                self._crew.loaded(worker, message["load_s"])
+            elif kind == "tuned":
+                self._crew.tuned(message)
             elif kind == "commit":
                 self._commits.append(message["commit"])
                 self._watch.progress()
                 self._book.committed(message["commit"], message["move"])
                 if message["commit"]["done"]:
+                    self._split_s.append(time.monotonic() - worker.since)
                     worker.free(message["ticket"])
             elif kind == "dropped":
                 worker.free(message["ticket"])
             elif kind == "flushed":
                 self._flushing.pop(worker.pid, None)
+                if worker.retiring:
+                    self._let_go(worker)
             elif kind == "fault":
                 self._fail(message["fault"])
+
+    def _let_go(self, worker: Worker) -> None:
+        """It has committed what it had: another goes on with the rest of its split."""
+        lease = self._book.get(worker.split)
+        if lease is not None and lease.ticket == worker.ticket:
+            self._book.put_back(lease)
+        worker.free(worker.ticket)
+        worker.tell({"type": "close"})
 
     def _bury(self, worker: Worker, status: int) -> None:
         self._account.bury(worker)
         self._flushing.pop(worker.pid, None)
-        if self.fault is None and self._stopping_since is None:
+        expected = self._crew.buried(worker)
+        if self.fault is not None or self._stopping_since is not None:
+            return
+        if not expected:
             self._fail(self._watch.died(worker, status))
-        if self.fault is None and len(self._pool.workers) < self._watch.processes and self._stopping_since is None:
-            self._pool.fork()
+        if len(self._pool.workers) < self._crew.wanted:
+            self._crew.fork()
 
     def _hand_out(self) -> None:
         if self._stopping_since is not None or self.fault is not None:
             return
         for worker in self._pool.workers:
-            if worker.loaded and worker.split is None and not worker.silent:
+            if worker.split is None and self._crew.may_work(worker):
                 lease = self._book.next()
                 if lease is None:
                     return
-                worker.split, worker.ticket = lease.split, lease.ticket
+                worker.split, worker.ticket, worker.since = lease.split, lease.ticket, time.monotonic()
                 worker.tell(lease.message(self._watch.most))
 
     # -- coordinator
@@ -315,15 +317,20 @@ class Agent:
             self._state(),
             commits=commits,
             held=self._book.renewals(),
-            want=max(0, 2 * self._watch.processes - len(self._book)) if open_for_work else 0,
+            want=self._want() if open_for_work else 0,
             pending=self._account.pending(),
             memory_bytes=self._watch.memory_bytes,
             seconds=self._account.seconds(),
-            tuning=self._account.tuning(),
+            tuning=self._crew.tuning(),
             waiting=self._account.waiting(),
             fault=self.fault,
         )
         self._channel.send(self._reported)
+
+    def _want(self) -> int:
+        """A lease for each worker without one; one more for each where splits are quick, so that nobody waits."""
+        ahead = self._watch.processes if self._split_s and max(self._split_s) < QUICK_SPLIT_S else 0
+        return max(0, self._crew.idle() + ahead - self._book.queued)
 
     def _state(self) -> str:
         if self._stopping_since is not None or self.fault is not None:

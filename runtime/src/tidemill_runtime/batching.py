@@ -45,8 +45,8 @@ class Mark(NamedTuple):
 
 
 class BatchSizer:
-    """size: of the next call. record_s: seconds that a record takes, smoothed; 0 before the first call. why: of the
-    size, for people.
+    """size: of the next call. record_s: seconds that a record takes, smoothed; 0 before the first call. records: how
+    many were called so far. why: of the size, for people.
 
     pinned: the user's own size. hint: what an earlier run with this model ended with. changed: called when size and why
     have settled anew.
@@ -60,6 +60,7 @@ class BatchSizer:
     ) -> None:
         self.size = pinned or 1
         self.record_s = 0.0
+        self.records = 0
         self.why = "pinned" if pinned else "being measured"
         self._adapts = pinned is None
         self._changed = changed
@@ -78,6 +79,11 @@ class BatchSizer:
         self._spent_s = 0.0
 
     @property
+    def shown(self) -> int:
+        """The size as calls are made: less than `size` where fewer records are read at a time."""
+        return self._largest_cut if self._cut >= _CUT_SHORT else self.size
+
+    @property
     def most(self) -> int:
         """The largest size that memory permits, as far as is known."""
         return max(1, min(LARGEST if self._adapts else self.size, *self._bounds()))
@@ -89,6 +95,7 @@ class BatchSizer:
 
     def took(self, count: int, seconds: float) -> None:
         """A call with `count` records took this long."""
+        self.records += count
         self._smooth(count, seconds)
         if not self._adapts:
             return

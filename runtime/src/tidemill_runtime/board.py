@@ -17,7 +17,7 @@ NAMES = ("starting", "loading", "idle", "reading", "predicting", "writing", "iso
 
 _WINDOW = struct.Struct("<qqqqqd")  # object, begin, end, first, size, limit_s
 _PHASE = struct.Struct("<qqd")  # sequence, phase, since (monotonic seconds)
-_TOTALS = struct.Struct("<qqqqqddd")  # inputs, ok, failed, skipped, batch, predict, read, write seconds
+_TOTALS = struct.Struct("<qqqqqdddq")  # inputs, ok, failed, skipped, batch, predict, read, write seconds, records
 _WAITING = struct.Struct("<q")  # bytes of the text behind it; 0 while nothing is waited for
 _PHASE_AT = 0
 _WINDOW_AT = 64
@@ -49,7 +49,9 @@ class Phase(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Counts of what is not committed yet; batch: the size of mini-batches now; seconds since the worker's start."""
+    """Counts of what is not committed yet; batch: the size of mini-batches now; seconds, and records
+    predicted, since the worker's start.
+    """
 
     inputs: int
     ok: int
@@ -59,6 +61,7 @@ class Totals(NamedTuple):
     predict_s: float
     read_s: float
     write_s: float
+    records: int
 
 
 class Board:

@@ -238,7 +238,8 @@ class Report:
     want: how many more leases it could start on now or prefetch.
     pending: counts of work not yet committed (for progress only).
     seconds: time spent so far by phase ("environment", "load", "predict", "read", "write").
-    tuning: the choices made (mini-batch size, processes, threads) and why, for people to read.
+    tuning: the choices made (mini-batch size, processes, threads) and why, for people to read; "machine" names the kind
+    of machine that they were made on, "keep" has those that were measured: both together are a hint to the next run.
     waiting: what keeps it from getting on for now (a storage that does not answer, a full disk), for people; or "".
     fault: the instance ends after this report.
     """
@@ -367,3 +368,5 @@ class Manifest:
     pins: Pins = Pins()
     env: dict[str, str] = field(default_factory=dict)
     function: Optional[str] = None
+    hints: what earlier runs with this model ended with, by machine (Report.tuning says both); a place to begin from.
+    hints: dict[str, Pins] = field(default_factory=dict)

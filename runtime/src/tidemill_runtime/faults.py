@@ -6,8 +6,10 @@ Orphaned     the agent is gone: the worker ends quietly
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from typing import Any
+from typing import Any, Optional
 
 from tidemill_runtime import wire
 
@@ -33,3 +35,14 @@ class FatalError(Exception):
 
 class Orphaned(Exception):
     """The other end of a worker's socket was closed."""
+
+
+def write_exit(folder: str, code: int, fault: Optional[dict[str, Any]]) -> None:
+    """exit.json tells a server that was restarted meanwhile how this instance ended."""
+    path = os.path.join(folder, "exit.json")
+    try:
+        with open(path + ".tmp", "w") as file:
+            json.dump({"code": code, "fault": fault}, file)
+        os.rename(path + ".tmp", path)
+    except OSError as error:
+        log(f"{path} could not be written: {error}")

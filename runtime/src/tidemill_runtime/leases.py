@@ -84,6 +84,11 @@ class LeaseBook:
         self._held[lease.split] = lease
         self._queue.append(lease)
 
+    @property
+    def queued(self) -> int:
+        """How many wait for a worker."""
+        return len(self._queue)
+
     def get(self, split: Optional[int]) -> Optional[HeldLease]:
         return self._held.get(split) if split is not None else None
 

@@ -77,6 +77,7 @@ class LeaseWork:
         self._part = self._new_part()
         self._clock = time.monotonic()
         self._flushing = False
+        self._paused = False
 
     def run(self) -> None:
         """Raises LeaseLost, FatalError."""
@@ -116,6 +117,8 @@ class LeaseWork:
             self._spent("write")
             self._account()
             self._listen(wait=False)
+            if self._paused:
+                self._rest()
             if self._flushing or time.monotonic() - self._begun >= self._tools.manifest.commit_every_s:
                 self._checkpoint(records, row, first)
             if self._flushing:
@@ -233,6 +236,15 @@ class LeaseWork:
                     raise LeaseLost({"type": "dropped", "ticket": self._ticket})
             elif kind == "flush":
                 self._flushing = True
+            elif kind in ("pause", "resume"):
+                self._paused = kind == "pause"
+
+    def _rest(self) -> None:
+        """Waits while something else is measured."""
+        self._tools.board.enter(boards.IDLE)
+        while self._paused and not self._flushing:
+            self._listen(wait=True)
+        self._clock = time.monotonic()
 
     def _spent(self, on: str) -> None:
         """Books the time since the last call."""
@@ -252,6 +264,7 @@ class LeaseWork:
                 seconds["predict"],
                 seconds["read"],
                 seconds["write"],
+                self._tools.sizer.records,
             )
         )
 

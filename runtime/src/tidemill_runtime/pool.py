@@ -13,25 +13,28 @@ from tidemill_runtime import memory, wire
 from tidemill_runtime.board import Board
 from tidemill_runtime.pipe import Closed, LinePipe
 
-Life = Callable[[LinePipe, Board], int]
-"""What a worker process does with its ends of socket and board; returns its exit status."""
+Life = Callable[[LinePipe, Board, int], int]
+"""What a worker process does with its ends of socket and board, and with so many threads; returns its exit status."""
 
 
 class Worker:
     """One worker process as the agent sees it.
 
-    split, ticket: what it works on, None and 0 if nothing. killed_for: the fault that the agent killed it for. silent:
-    nothing more will come from it.
+    split, ticket: what it works on, None and 0 if nothing; since: from when on, monotonic seconds. killed_for: the
+    fault that the agent killed it for. silent: nothing more will come from it. retiring: it is to end.
     """
 
-    def __init__(self, pid: int, pipe: LinePipe, board: Board) -> None:
+    def __init__(self, pid: int, pipe: LinePipe, board: Board, threads: int) -> None:
         self.pid = pid
         self.pipe = pipe
         self.board = board
+        self.threads = threads
         self.loaded = False
         self.split: Optional[int] = None
         self.ticket = 0
+        self.since = 0.0
         self.silent = False
+        self.retiring = False
         self.killed_for: Optional[str] = None
         self.memory_bytes = 0
 
@@ -57,6 +60,11 @@ class Worker:
             self.silent = True
             return []
 
+    def retire(self) -> None:
+        """Has it commit what is computed; then it is told to close."""
+        self.retiring = True
+        self.tell({"type": "flush"})
+
     def free(self, ticket: int) -> None:
         """It is done with what it was given under this ticket."""
         if ticket == self.ticket:
@@ -71,18 +79,18 @@ class Pool:
         self._close_in_child = close_in_child
         self.workers: list[Worker] = []
 
-    def fork(self) -> Worker:
+    def fork(self, threads: int) -> Worker:
         ours, theirs = socket.socketpair()
         board = Board()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(ours, theirs, board)
+            self._become_worker(ours, theirs, board, threads)
         theirs.close()
-        worker = Worker(pid, LinePipe(ours), board)
+        worker = Worker(pid, LinePipe(ours), board, threads)
         self.workers.append(worker)
         return worker
 
-    def _become_worker(self, ours: socket.socket, theirs: socket.socket, board: Board) -> None:
+    def _become_worker(self, ours: socket.socket, theirs: socket.socket, board: Board, threads: int) -> None:
         """Never returns. Sockets of the agent are closed here, or a worker would hide its death from the others."""
         status = wire.EXIT_ORPHANED
         try:
@@ -90,7 +98,7 @@ class Pool:
             for other in self.workers:
                 other.pipe.close()
             self._close_in_child()
-            status = self._life(LinePipe(theirs), board)
+            status = self._life(LinePipe(theirs), board, threads)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

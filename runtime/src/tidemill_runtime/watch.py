@@ -26,17 +26,21 @@ class Watch:
     mini-batch.
     """
 
-    def __init__(self, pool: Pool, book: LeaseBook, memory_limit_bytes: int, processes: int) -> None:
+    def __init__(self, pool: Pool, book: LeaseBook, memory_limit_bytes: int) -> None:
         self._pool = pool
         self._book = book
         self._limit_bytes = memory_limit_bytes
-        self._wanted = processes
+        self._wanted = 1
         self._look_at = 0.0
         self._deaths_without_work = 0
-        self.processes = processes
+        self.processes = 1
         self.most: Optional[int] = None
         self.memory_bytes = 0
         self.why = ""
+
+    def expect(self, processes: int) -> None:
+        """So many workers there are to be from now on."""
+        self.processes = self._wanted = processes
 
     def progress(self) -> None:
         """Something was committed: earlier deaths were no habit."""

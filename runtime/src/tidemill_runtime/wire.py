@@ -54,6 +54,7 @@ ZERO_COUNTS = {"inputs": 0, "ok": 0, "failed": 0, "skipped": 0}
 def read_manifest(path: str) -> contract.Manifest:
     """Raises OSError, ValueError or KeyError where the file is no manifest."""
     with open(path, "rb") as file:
+        "hints": {},
         return parse_manifest(file.read())
 
 
@@ -81,6 +82,7 @@ def read_lease(values: dict[str, Any]) -> contract.Lease:
     lease.cursor = SimpleNamespace(**values["cursor"])
     lease.part = SimpleNamespace(**values["part"])
     lease.part.put = _filled("Access", values["part"]["put"])
+    manifest.hints = {machine: _filled("Pins", hint) for machine, hint in (values.get("hints") or {}).items()}
     return cast("contract.Lease", lease)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime import board as boards
 from tidemill_runtime import waits, wire
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tidemill_runtime.models.port import Model
 
 
-def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int) -> int:
-    """The whole life of a worker process; returns its exit status."""
+def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int, size: Optional[int] = None) -> int:
+    """The whole life of a worker process; returns its exit status. size: the mini-batch to start with."""
     die_with_parent(parent)
     keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent hears it and decides
@@ -34,7 +34,7 @@ def run_worker(pipe: LinePipe, board: Board, manifest: Manifest, parent: int) ->
     link = Link(pipe)
     waits.show_with(board.wait)
     try:
-        _Worker(link, board, manifest).run()
+        _Worker(link, board, manifest, size).run()
     except FatalError as error:
         link.tell({"type": "fault", "fault": error.fault()})
     except Orphaned:
@@ -83,10 +83,11 @@ class Link:
 
 
 class _Worker:
-    def __init__(self, link: Link, board: Board, manifest: Manifest) -> None:
+    def __init__(self, link: Link, board: Board, manifest: Manifest, size: Optional[int]) -> None:
         self._link = link
         self._board = board
         self._manifest = manifest
+        self._size = size
 
     def run(self) -> None:
         from tidemill_runtime.leasework import LeaseLost, LeaseWork, Tools  # in the worker alone: the agent stays light
@@ -118,7 +119,11 @@ class _Worker:
         started = time.monotonic()
         manifest = self._manifest
         model = load_model(manifest)
-        sizer = BatchSizer(manifest.pins.batch_size)
+
+        def tell() -> None:
+            self._link.tell({"type": "tuned", "size": sizer.shown, "why": sizer.why, "sorted": isolator.sorted})
+
+        sizer = BatchSizer(manifest.pins.batch_size, self._size, tell)
         isolator = Isolator(model, self._board, sizer, manifest.record_timeout_s)
         self._link.tell({"type": "loaded", "load_s": time.monotonic() - started, "shape": model.shape})
         return model, make_tools(
