@@ -176,12 +176,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Frame:
-    """The first line of a frame (JSON), before its payload of `bytes` bytes. Results of csv, parquet and file consist of
-    frames in the data of parts, as they cannot simply follow each other: the publisher makes results of them.
+    """The first line of a frame (JSON), before its payload: of results of csv, parquet and file the data of a part is
+    frames, as the publisher has to make a table of them.
 
-    rows: how many the payload has. columns: their names (csv; for parquet the payload is an Arrow stream and says them,
-    for no column at all there is no payload); the first `carried` of them are of the input. file: a frame holds the
-    bytes of one record's file, and one of 0 rows is a record that failed.
+    columns: their names (csv; for parquet, an Arrow stream says them); the first `carried` are of the input. No column
+    is no payload. file: a frame is one record's file, one of 0 rows a record that failed.
     """
 
     rows: int
