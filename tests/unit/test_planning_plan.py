@@ -127,7 +127,8 @@ def test_a_hundred_thousand_objects_and_the_check_looks_at_few(tmp_path: Path) -
     assert lake.listed <= 200
     seen: list[int] = []
     plan, splits = make_plan(lake, checked, "batch-1", tick=seen.append)
-    assert (plan.objects, plan.bytes, len(splits)) == (100_000, 10_000_000, 100_000 // 250)
+    assert (plan.objects, plan.bytes) == (100_000, 10_000_000)
+    assert 100_000 // 250 <= len(splits) < 100_000 // 250 + 150  # the last ones are small
     assert seen == list(range(1000, 100_001, 1000))
 
 

@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.domain.splits import (
+    GROUP_BYTES_MIN,
     GROUP_FILES,
+    GROUP_SHARE,
+    LAST_BYTES_MAX,
+    LAST_SHARE,
     PART_FILES,
     SPLIT_BYTES_MAX,
     SPLIT_BYTES_MIN,
-    SPREAD,
+    SPLITS_MAX,
+    TAPER,
     Cut,
     Layout,
     ListedObject,
@@ -70,10 +75,10 @@ def test_splits_are_numbered_and_units_never_step_back_or_skip(sizes: list[int],
     assert sorted(set(units)) == list(range(len(set(units))))
 
 
-@given(sizes_lists, st.sampled_from(Layout))
-def test_an_object_never_spans_units(sizes: list[int], layout: Layout) -> None:
+@given(sizes_lists, st.sampled_from(Cut), st.sampled_from(Layout))
+def test_an_object_never_spans_units(sizes: list[int], cut: Cut, layout: Layout) -> None:
     home: dict[int, int] = {}
-    for split in planned(sizes, Cut.RANGES, layout):
+    for split in planned(sizes, cut, layout):
         for ordinal in range(split.first_object, split.first_object + split.objects):
             assert home.setdefault(ordinal, split.unit) == split.unit
 
@@ -84,13 +89,33 @@ def test_only_ranges_cut_objects(sizes: list[int]) -> None:
         assert all(split.stop == -1 for split in planned(sizes, cut))
 
 
-@given(sizes_lists)
-def test_pieces_are_within_bounds(sizes: list[int]) -> None:
-    target = max(SPLIT_BYTES_MIN, min(SPLIT_BYTES_MAX, sum(sizes) // SPREAD))
-    for split in planned(sizes, Cut.RANGES):
-        assert split.bytes <= target
+@given(sizes_lists, st.sampled_from((Cut.RANGES, Cut.GROUPS)))
+def test_each_split_is_a_part_of_what_is_left(sizes: list[int], cut: Cut) -> None:
+    total = left = sum(sizes)
+    least, share = (SPLIT_BYTES_MIN, LAST_SHARE) if cut is Cut.RANGES else (GROUP_BYTES_MIN, GROUP_SHARE)
+    floor = max(least, min(LAST_BYTES_MAX, total // share))
+    for split in planned(sizes, cut):
+        assert split.bytes <= max(floor, min(SPLIT_BYTES_MAX, left // TAPER))
         assert split.objects <= GROUP_FILES
-        assert split.stop == -1 or split.bytes >= target // 2  # a cut object is larger than one piece
+        left -= split.bytes
+    assert left == 0
+
+
+@given(st.lists(st.integers(0, 100_000), max_size=300))
+def test_files_that_are_records_taper_by_their_number(sizes: list[int]) -> None:
+    left = len(sizes)
+    for split in planned(sizes, Cut.FILES, Layout.PARTS):
+        assert split.objects <= max(1, left // TAPER)
+        left -= split.objects
+    assert left == 0
+
+
+@pytest.mark.parametrize("total", [10**power for power in (3, 6, 8, 9, 10, 12, 15)])
+def test_the_number_of_splits_is_bounded_and_the_last_are_small(total: int) -> None:
+    splits = planned([total], Cut.RANGES)
+    assert len(splits) < total / SPLIT_BYTES_MAX + 250
+    assert len(splits) < SPLITS_MAX + 1000
+    assert splits[-1].bytes <= LAST_BYTES_MAX
 
 
 def test_a_single_layout_is_one_unit() -> None:
@@ -103,19 +128,33 @@ def test_parts_hold_a_bounded_number_of_files() -> None:
     files: dict[int, int] = {}
     for split in splits:
         files[split.unit] = files.get(split.unit, 0) + split.objects
-    assert len(files) == 5
+    assert len(files) == 6
     assert max(files.values()) <= PART_FILES
-    assert all(split.objects == GROUP_FILES for split in splits)
+    assert splits[0].objects == GROUP_FILES
+    assert len(splits) < 250
 
 
 def test_few_files_that_are_records_are_spread() -> None:
-    assert [split.objects for split in planned([1] * 100, Cut.FILES, Layout.PARTS)] == [1] * 100
-    assert {split.objects for split in planned([1] * 640, Cut.FILES, Layout.PARTS)} == {10}
+    assert [split.objects for split in planned([1] * 60, Cut.FILES, Layout.PARTS)] == [1] * 60
+    assert [split.objects for split in planned([1] * 640, Cut.FILES, Layout.PARTS)][:3] == [20, 19, 18]
+
+
+@pytest.mark.parametrize("processes", [2, 7, 32])
+def test_processes_end_together(processes: int) -> None:
+    """Each takes the next split when it is free: none waits long for the last one."""
+    free_at = [0] * processes
+    for split in planned([10_000_000], Cut.RANGES):
+        first = min(range(processes), key=free_at.__getitem__)
+        free_at[first] += split.bytes
+    assert max(free_at) < 1.02 * 10_000_000 / processes
 
 
 def test_a_small_input_is_spread_over_many_splits() -> None:
-    assert len(planned([1_000_000], Cut.RANGES)) == SPREAD
-    assert len(planned([3_000], Cut.RANGES)) == 1
+    assert 100 < len(planned([1_000_000], Cut.RANGES)) < 200
+    assert len(planned([3_000], Cut.RANGES)) == 12
+    assert len(planned([200], Cut.RANGES)) == 1
+    assert 32 < len(planned([1_000_000], Cut.GROUPS)) < 70
+    assert len(planned([10_000], Cut.GROUPS)) == 1
 
 
 def test_a_large_object_closes_the_group_before_it() -> None:

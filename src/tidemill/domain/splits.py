@@ -14,12 +14,23 @@ from tidemill_runtime.contract import Commit, Cursor, Held
 
 SPLIT_BYTES_MAX = 16 * 1024 * 1024
 """Small objects are grouped up to this; larger ones are cut into ranges of about this (8 to 32 MB measured best)."""
-SPLIT_BYTES_MIN = 4 * 1024
-"""A split costs about a millisecond; below this it would show, above it a slow model's small batch still spreads."""
+SPLIT_BYTES_MIN = 256
+"""No split is planned smaller than this: a record or two."""
+GROUP_BYTES_MIN = 16 * 1024
+GROUP_SHARE = 64
+"""Where ranges take row groups, no split is smaller than this many bytes, nor than this part of the input (up to
+LAST_BYTES_MAX): most row groups are larger, and each split reads the object's footer."""
+LAST_BYTES_MAX = 1024 * 1024
+"""However large an input is, its last splits are not larger than this."""
 GROUP_FILES = 250
 """At most so many objects in a split (performance.md: about 250 small files a split)."""
-SPREAD = 64
-"""An input is cut into about so many splits, if it is large enough: a small batch of a slow model needs them too."""
+TAPER = 32
+"""A split is at most this part of what is left when it is leased, so that up to about so many processes end together."""
+LAST_SHARE = 2048
+"""The last splits are about this part of the input: smaller ones would cost more than they save (about 0.6 ms each)."""
+SPLITS_MAX = 65_536
+"""Splits, and packs of small objects, grow where there would be more than about so many: all of them are held in memory
+and in rows of a database."""
 PART_FILES = 4000
 """Files that are records: at most so many in one numbered result part."""
 
@@ -54,8 +65,9 @@ class PlannedSplit:
 class Cut(StrEnum):
     """How the objects of a format may be divided."""
 
-    RANGES = "ranges"  # lines, row groups: a large object is cut by bytes
-    WHOLE = "whole"  # compressed, or CSV with quotes: one object is never cut
+    RANGES = "ranges"  # lines: a large object is cut by bytes
+    GROUPS = "groups"  # row groups of Parquet: the same, but large groups are never cut
+    WHOLE = "whole"  # compressed, or CSV with line breaks inside quotes: one object is never cut
     FILES = "files"  # each object is one record
 
 
@@ -70,11 +82,12 @@ class Layout(StrEnum):
 def plan_splits(
     listing: Iterable[ListedObject], cut: Cut, layout: Layout, *, total_objects: int, total_bytes: int
 ) -> Iterator[PlannedSplit]:
-    """The splits of a listing, in its order. The totals are the listing's."""
-    per_split = GROUP_FILES
-    target = max(SPLIT_BYTES_MIN, min(SPLIT_BYTES_MAX, total_bytes // SPREAD))
-    if cut is Cut.FILES:
-        per_split = max(1, min(GROUP_FILES, total_objects // SPREAD))
+    """The splits of a listing, in its order. The totals are the listing's.
+
+    Splits are leased in their order, and they shrink towards the end: each is a part of what is left, so that no
+    process works long on its last one while others have nothing left to do.
+    """
+    size = _Size(cut, total_objects, total_bytes)
     no = unit = unit_files = 0
     group: list[ListedObject] = []
     group_bytes = 0
@@ -85,29 +98,59 @@ def plan_splits(
         )
 
     for listed in listing:
-        large = cut is Cut.RANGES and listed.size > target
-        if group and (large or len(group) >= per_split or group_bytes + listed.size > target):
+        large = cut in _DIVISIBLE and listed.size > size.bytes
+        if group and (large or len(group) >= size.files or group_bytes + listed.size > size.bytes):
             yield closed()
+            size.took(len(group), group_bytes)
             unit_files += len(group)
             no += 1
-            if layout is Layout.PER_OBJECT or (layout is Layout.PARTS and unit_files + per_split > PART_FILES):
+            if layout is Layout.PER_OBJECT or (layout is Layout.PARTS and unit_files + size.files_max > PART_FILES):
                 unit, unit_files = unit + 1, 0
             group, group_bytes = [], 0
+            large = cut in _DIVISIBLE and listed.size > size.bytes
         if not large:
             group.append(listed)
             group_bytes += listed.size
             continue
-        pieces = -(-listed.size // target)
-        for piece in range(pieces):
-            start, stop = listed.size * piece // pieces, listed.size * (piece + 1) // pieces
+        start = 0
+        while start < listed.size:
+            left = listed.size - start
+            stop = start + -(-left // -(-left // size.bytes))  # the pieces of an object's end are of one size
             yield PlannedSplit(
                 no, unit, listed.ordinal, 1, start, stop, listed.listing_start, listed.listing_stop, stop - start
             )
-            no += 1
+            size.took(0, stop - start)
+            start, no = stop, no + 1
+        size.took(1, 0)
         if layout is not Layout.SINGLE:
             unit, unit_files = unit + 1, 0
     if group:
         yield closed()
+
+
+_DIVISIBLE = (Cut.RANGES, Cut.GROUPS)
+
+
+class _Size:
+    """How large the next split may be, by what is left of the input. files_max: the most files that it ever is."""
+
+    def __init__(self, cut: Cut, total_objects: int, total_bytes: int) -> None:
+        self._of_files = cut is Cut.FILES
+        self._files_left, self._bytes_left = total_objects, total_bytes
+        self._bytes_max = max(SPLIT_BYTES_MAX, total_bytes // SPLITS_MAX)
+        least, share = (GROUP_BYTES_MIN, GROUP_SHARE) if cut is Cut.GROUPS else (SPLIT_BYTES_MIN, LAST_SHARE)
+        self._bytes_min = max(least, min(LAST_BYTES_MAX, total_bytes // share))
+        self.files_max = max(GROUP_FILES, total_objects // SPLITS_MAX)
+        self._files_min = max(1, min(self.files_max, total_objects // LAST_SHARE))
+        self.took(0, 0)
+
+    def took(self, files: int, size: int) -> None:
+        self._files_left -= files
+        self._bytes_left -= size
+        self.bytes = max(self._bytes_min, min(self._bytes_max, self._bytes_left // TAPER))
+        self.files = self.files_max
+        if self._of_files:
+            self.files = max(self._files_min, min(self.files_max, self._files_left // TAPER))
 
 
 class SplitStatus(StrEnum):
