@@ -76,7 +76,7 @@ def test_states_and_account(bench: Bench) -> None:
     last = done.reports[-1]
     assert last.seconds["load"] > 0
     assert last.tuning["processes"] == 1
-    assert done.reports[0].want == 2
+    assert done.reports[0].want == 1
 
 
 def test_orders_to_flush_then_stop(bench: Bench) -> None:

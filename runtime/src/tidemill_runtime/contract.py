@@ -176,11 +176,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Frame:
-    """The first line of a frame (JSON), before its payload: of results of csv, parquet and file the data of a part is
-    frames, as the publisher has to make a table of them.
+    """The first line of a frame (JSON), before its payload of `bytes` bytes. Results of csv, parquet and file consist of
+    frames in the data of parts, as they cannot simply follow each other: the publisher makes results of them.
 
-    columns: their names (csv; for parquet, an Arrow stream says them); the first `carried` are of the input. No column
-    is no payload. file: a frame is one record's file, one of 0 rows a record that failed.
+    rows: how many the payload has. columns: their names (csv; for parquet the payload is an Arrow stream and says them,
+    for no column at all there is no payload); the first `carried` of them are of the input. file: a frame holds the
+    bytes of one record's file, and one of 0 rows is a record that failed.
     """
 
     rows: int
@@ -345,6 +346,7 @@ class Manifest:
     millicores, memory_bytes: what the instance may use. scratch: a folder of its own that is removed after it.
     die_with_parent: under `tidemill run`; a server's instances outlive it, and give up after orphan_after_s without
     an answer. function: the `module:function` that the task names; it wins over what the package says.
+    hints: what earlier runs with this model ended with, by machine (Report.tuning says both); a place to begin from.
     """
 
     version: int
@@ -365,7 +367,6 @@ class Manifest:
     orphan_after_s: float = 3600.0
     die_with_parent: bool = False
     pins: Pins = Pins()
+    hints: dict[str, Pins] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     function: Optional[str] = None
-    hints: what earlier runs with this model ended with, by machine (Report.tuning says both); a place to begin from.
-    hints: dict[str, Pins] = field(default_factory=dict)

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "orphan_after_s": 3600.0,
         "die_with_parent": False,
         "pins": {},
+        "hints": {},
         "env": {},
         "function": None,
     },
@@ -54,7 +55,6 @@ ZERO_COUNTS = {"inputs": 0, "ok": 0, "failed": 0, "skipped": 0}
 def read_manifest(path: str) -> contract.Manifest:
     """Raises OSError, ValueError or KeyError where the file is no manifest."""
     with open(path, "rb") as file:
-        "hints": {},
         return parse_manifest(file.read())
 
 
@@ -66,6 +66,7 @@ def parse_manifest(text: bytes) -> contract.Manifest:
     manifest.input = _filled("InputFormat", values["input"])
     manifest.result = _filled("ResultFormat", values["result"])
     manifest.pins = _filled("Pins", values.get("pins") or {})
+    manifest.hints = {machine: _filled("Pins", hint) for machine, hint in (values.get("hints") or {}).items()}
     return cast("contract.Manifest", manifest)
 
 
@@ -82,7 +83,6 @@ def read_lease(values: dict[str, Any]) -> contract.Lease:
     lease.cursor = SimpleNamespace(**values["cursor"])
     lease.part = SimpleNamespace(**values["part"])
     lease.part.put = _filled("Access", values["part"]["put"])
-    manifest.hints = {machine: _filled("Pins", hint) for machine, hint in (values.get("hints") or {}).items()}
     return cast("contract.Lease", lease)
 
 
