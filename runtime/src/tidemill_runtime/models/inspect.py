@@ -30,7 +30,7 @@ def find_class(entry: str) -> tuple[str, int]:
     """(name, line) of the class that is the model. Raises PackageError."""
     tree = _parsed(entry)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    models = {"Model"}
+    models = {"Model", "BatchModel"}
     for node in classes:
         if _is_model(node, models):
             return node.name, node.lineno
