@@ -176,6 +176,23 @@ def test_every_view_in_json(shell: Shell, finished: dict[str, Any]) -> None:
     assert shell.json("object", "list", "cos://data/in/")[0]["name"] == "数 字.jsonl"
 
 
+def test_a_receipt_is_checked_by_task_and_by_folder(shell: Shell, finished: dict[str, Any]) -> None:
+    task, out = finished["id"], shell.data / "buckets/data/out"
+    key = shell.json("receipt", "key")["key"]
+    found = shell.json("receipt", "verify", task)
+    assert (found["good"], found["signed_by"], found["key"], found["key_given"]) == (True, "server", key, True)
+    assert f"Signed by the key {key} of the server." in shell("receipt", "verify", "cos://data/out/").stdout
+    result = out / "数 字.jsonl.out.jsonl"
+    whole = result.read_bytes()
+    result.write_bytes(whole.replace(b"4", b"5", 1))
+    try:
+        told = shell("receipt", "verify", task, status=1).stdout
+        assert ("its content was changed" in told, "NOT what" in told) == (True, True)
+    finally:
+        result.write_bytes(whole)
+    shell("receipt", "verify", "in/", status=2)
+
+
 def test_every_view_for_people(shell: Shell, finished: dict[str, Any]) -> None:
     task = finished["id"]
     assert "the model says hello" in shell("task", "logs", task).stdout

@@ -73,6 +73,10 @@ def until(look: Callable[[], Any], what: str, within_s: float = 60.0) -> Any:
     return seen
 
 
+OWN_TIME = ("receipt.json", "_SUCCESS", "_inputs.jsonl")
+"""What differs from one run to the next, by times, ids and the files' etags."""
+
+
 class World:
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -121,7 +125,7 @@ class World:
         return {
             path.relative_to(out).as_posix(): path.read_bytes()
             for path in sorted(out.rglob("*"))
-            if path.is_file() and "_tidemill" not in path.parts and path.name not in ("receipt.json", "_SUCCESS", "_inputs.jsonl")
+            if path.is_file() and "_tidemill" not in path.parts and path.name not in OWN_TIME
         }
 
     def left_over(self) -> list[str]:

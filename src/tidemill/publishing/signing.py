@@ -1,8 +1,8 @@
 """Signatures of receipts: Ed25519, by a key that a server or a laptop makes at first use. Used by `publisher`'s callers
 and by `verifying`.
 
-A signature is over the receipt's own bytes with `signature` null. It says which key made it and whose key that is: a
-server's vouches for what a service did, a laptop's for what somebody ran there.
+A signature is over all of the receipt but its own value. It says which key made it and whose key that is: a server's
+vouches for what a service did, a laptop's for what somebody ran there.
 """
 
 from __future__ import annotations
@@ -53,15 +53,14 @@ class Signer:
 
     def sign(self, receipt: Receipt) -> Receipt:
         """The receipt with its signature."""
-        made = self._key.sign(replace(receipt, signature=None).to_json())
-        signature = {
+        about = {
             "algorithm": ALGORITHM,
             "holder": self.holder,
             "key": key_id(self.public_key),
             "public_key": self.public_key,
-            "value": base64.b64encode(made).decode(),
         }
-        return replace(receipt, signature=signature)
+        value = base64.b64encode(self._key.sign(replace(receipt, signature=about).to_json())).decode()
+        return replace(receipt, signature={**about, "value": value})
 
 
 def key_id(public_key: str) -> str:
@@ -89,7 +88,8 @@ def signature_fault(receipt: Mapping[str, Any], trusted: str | None) -> str | No
             return f"it names the key {signature.get('key')!r}, but carries {name}"
         if trusted is not None and trusted not in (public_key, name):
             return f"it is signed by the key {name}, not by {trusted}"
-        signed = canonical({**receipt, "signature": None})
+        about = {name: value for name, value in signature.items() if name != "value"}
+        signed = canonical({**receipt, "signature": about})
         Ed25519PublicKey.from_public_bytes(_decoded(str(public_key))).verify(_decoded(str(signature["value"])), signed)
     except InvalidSignature:
         return "its signature is not of this receipt: something in it was changed"
