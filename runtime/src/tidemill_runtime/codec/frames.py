@@ -1,5 +1,5 @@
 """JSON lines as columns, for models that take a matrix or a frame: no Python object per record stands between file and
-model. Used by the worker, through `jsonl`; polars is imported here and by what builds on this.
+model. Used by the worker, through `jsonl`; polars and NumPy are imported here, and by what builds on this.
 
 The columns' names and types come from the object's beginning, whatever range of it is read. A block becomes a frame
 only if that shows exactly what its lines say; every other block is read line by line, as for any other model.
@@ -11,6 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
+import numpy
 import polars
 
 from tidemill_runtime.codec.lines import BLOCK_BYTES, LineBlocks, LongLine, RawBlock
@@ -281,8 +282,6 @@ def _fits(column: list[Any], type_: str) -> bool:
 
 def _count(data: bytes, what: bytes) -> int:
     """How often one or two bytes occur: several times quicker than bytes.count where there are many."""
-    import numpy  # polars does without it, but every columnar model's process has it
-
     values = numpy.frombuffer(data, numpy.uint8)
     found = 0
     for start in range(0, len(values), _COUNTED_BYTES):
