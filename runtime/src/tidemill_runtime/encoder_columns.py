@@ -85,11 +85,10 @@ def carried(result: ResultFormat, records: Records, first: int, stop: int) -> di
     """Columns of the input that stand beside the predictions of the items [first, stop)."""
     if result.form == "aligned" and not result.keys:
         return {}
-    fields = [each if isinstance(each, dict) else {"input": each} for each in records.fields(first, stop)]
-    if result.form == "joined":
-        return _columns_of(fields)
-    names = ["path"] if result.form == "named" else result.keys
-    return {name: [field.get(name) for field in fields] for name in names}
+    if result.form == "aligned":
+        return dict(zip(result.keys, records.carried(result.keys, first, stop)))
+    fields = records.fields(first, stop)
+    return _columns_of([each if isinstance(each, dict) else {"input": each} for each in fields])
 
 
 def predicted(piece: Piece, first: int, stop: int) -> dict[str, Any]:
