@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.integration.runtime_coordinator import Bench
-from tidemill_runtime.contract import InputFormat, Pins
+from tidemill_runtime.contract import InputFormat, Manifest, Pins
 
 TEXTS = """
     import json, os, time
@@ -78,6 +82,10 @@ def test_what_kills_in_a_window_is_found(bench: Bench) -> None:
     assert bench.log().count("tidemill: worker") <= 2 * 4
 
 
+def ids(count: int) -> str:
+    return "".join(f'{{"id": {number}}}\n' for number in range(count))
+
+
 DEVICE = """
     class OutOfMemoryError(RuntimeError): pass
     class Model:
@@ -95,14 +103,14 @@ DEVICE = """
     [
         "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 15.78 GiB total capacity)",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 1610612736",
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 161061",
         "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.",
         "MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB)",
     ],
 )
 def test_a_full_device_halves_the_mini_batch(bench: Bench, message: str) -> None:
     bench.model(DEVICE.format(room=20, heavy=-1, message=message))
-    bench.file("a.jsonl", "".join('{"id": %d}\n' % number for number in range(3000)))
+    bench.file("a.jsonl", ids(3000))
     done = bench.run(bench.whole())
     assert done.results()["a.jsonl"] == b"".join(b"%d\n" % number for number in range(3000))
     assert not done.errors()
@@ -111,7 +119,7 @@ def test_a_full_device_halves_the_mini_batch(bench: Bench, message: str) -> None
 
 def test_a_record_too_large_for_a_device_is_its_own_fault(bench: Bench) -> None:
     bench.model(DEVICE.format(room=10**9, heavy=1500, message=""))
-    bench.file("a.jsonl", "".join('{"id": %d}\n' % number for number in range(50_000)))
+    bench.file("a.jsonl", ids(50_000))
     done = bench.run(bench.whole())
     assert [(row, record.fault) for _, row, record in done.errors()] == [(1500, "out_of_memory")]
     assert done.counts().ok == 49_999
@@ -120,7 +128,7 @@ def test_a_record_too_large_for_a_device_is_its_own_fault(bench: Bench) -> None:
 
 def test_a_pinned_size_is_kept_and_halved_only_for_memory(bench: Bench) -> None:
     bench.model(DEVICE.format(room=20, heavy=-1, message="out of memory"))
-    bench.file("a.jsonl", "".join('{"id": %d}\n' % number for number in range(300)))
+    bench.file("a.jsonl", ids(300))
     done = bench.run(bench.whole(), pins=Pins(batch_size=40))
     assert done.counts().ok == 300
     assert done.reports[-1].tuning["batch_size"] == 20
@@ -147,3 +155,98 @@ def test_with_a_slow_model_no_lease_waits_behind_another(bench: Bench) -> None:
     running = [report for report in coordinator.reports if report.state == "running"]
     assert len(running) > len(splits) / 2
     assert max(len(report.held) + report.want for report in running[1:]) <= 2
+
+
+THREADED = """
+    import os, time
+    class Model:
+        def load(self):
+            self.threads = int(os.environ["OMP_NUM_THREADS"])
+        def predict(self, batch: list[str]):
+            time.sleep({seconds} * len(batch))
+            return [int(text) for text in batch]
+"""
+
+
+class Hasty(Bench):
+    """An instance that tries after tenths of a second what others try after a minute."""
+
+    def start(
+        self, manifest: Manifest, fd: int | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        path = self.root / "instance/manifest.json"
+        path.write_bytes(msgspec.json.encode(manifest))
+        code = (
+            "import sys; from tidemill_runtime import agent, tuning;"
+            "tuning.TRIAL_S, tuning.PAYS_AFTER, tuning._LOOK_EVERY_S = 0.2, 2, 0.05;"
+            "sys.exit(agent.main(sys.argv[1:]))"
+        )
+        with (self.root / "instance/log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", code, str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                pass_fds=() if fd is None else (fd,),
+            )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "processes", "threads"),
+    [
+        ("(0.0005 if self.threads > 1 else 0.002)", 1, 2),  # threads are worth more than processes
+        ("0.001", 2, 1),  # this model has no use for threads
+    ],
+)
+def test_one_worker_with_all_cores_is_tried(tmp_path: Path, seconds: str, processes: int, threads: int) -> None:
+    bench = Hasty(tmp_path).model(THREADED.format(seconds=seconds))
+    bench.file("a.txt", "".join(f"{number}\n" for number in range(4000)))
+    done = bench.run(bench.ranges(4000), millicores=2000, input=InputFormat("text"))
+    assert done.results()["a.txt"] == b"".join(b"%d\n" % number for number in range(4000))
+    tuning = done.reports[-1].tuning
+    assert (tuning["processes"], tuning["threads"]) == (processes, threads), bench.log()
+    assert tuning["processes_why"].startswith("measured: ")
+    assert (tuning["keep"]["processes"], tuning["keep"]["threads"]) == (processes, threads)
+
+
+def test_what_an_earlier_run_found_is_where_the_next_begins(bench: Bench) -> None:
+    bench.model(THREADED.format(seconds="0.00001"))
+    bench.file("a.txt", "".join(f"{number}\n" for number in range(20_000)))
+    first = bench.run(bench.whole(), millicores=2000, input=InputFormat("text")).reports[-1].tuning
+    hints = {first["machine"]: Pins(512, 1, 2), "another machine": Pins(1, 1, 1)}
+    second = bench.run(bench.whole(), millicores=2000, input=InputFormat("text"), hints=hints).reports[-1].tuning
+    assert (second["processes"], second["threads"]) == (1, 2)
+    assert second["processes_why"] == "as an earlier run with this model ended here"
+    pinned = (
+        bench.run(bench.whole(), millicores=2000, input=InputFormat("text"), hints=hints, pins=Pins(100, 2, 1))
+        .reports[-1]
+        .tuning
+    )
+    assert (pinned["batch_size"], pinned["processes"], pinned["threads"]) == (100, 2, 1)
+    assert not pinned["keep"]
+
+
+LARGE = """
+    import os, time
+    class Model:
+        def load(self):
+            self.weights = b"x" * (400 << 20)
+            time.sleep(0.5)
+        def predict(self, batch: list[str]):
+            time.sleep(0.001 * len(batch))
+            return [os.environ["OMP_NUM_THREADS"]] * len(batch)
+"""
+
+
+def test_a_large_model_loads_alone_and_gets_all_cores(bench: Bench) -> None:
+    bench.model(LARGE)
+    bench.file("a.txt", "".join(f"{number}\n" for number in range(3000)))
+    done = bench.run(bench.ranges(3000), millicores=2000, memory_bytes=800 << 20, input=InputFormat("text"))
+    assert done.counts().ok == 3000
+    tuning = done.reports[-1].tuning
+    assert (tuning["processes"], tuning["threads"]) == (1, 2), bench.log()
+    assert "more would not fit" in tuning["processes_why"]
+    assert max(report.memory_bytes for report in done.reports) < 800 << 20
+    assert "died" not in bench.log()
+    assert done.results()["a.txt"].endswith(b'"2"\n')  # a worker with both cores has taken over

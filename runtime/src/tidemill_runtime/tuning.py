@@ -137,7 +137,8 @@ class Crew:
             self._go_on_trying(self._trial, now)
         elif not self._pinned and self._may_try():
             log(f"trying one worker with {self._cores} threads")
-            self._trial = _Trial(self._pool.fork(self._cores), now, self._rate())
+            rate = self._rate()
+            self._trial = _Trial(self._pool.fork(self._cores), now, rate)
 
     def tuning(self) -> dict[str, Any]:
         """The choices and their reasons, for people; under "keep" what the next run may start with."""
