@@ -3,7 +3,7 @@
 DIR/store.db                 the database, unless the settings name another
 DIR/root-credentials.json    the operator's key; DIR/secret.key: what tokens of instances are signed with
 DIR/runner.url               where instances find the server, wherever it listens after a restart
-DIR/buckets, blobs, packages, process
+DIR/buckets, blobs, environments, packages, process
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from tidemill.api.app import create_app
 from tidemill.coordination.coordinator import CoordinatorSettings
 from tidemill.engines.machine import machine_resources
 from tidemill.engines.process import ProcessEngine
+from tidemill.environments.builders import Builders
+from tidemill.environments.finding import open_environments
 from tidemill.loops.context import Context
 from tidemill.loops.leases import WorkLeases
 from tidemill.loops.loop import Handler, Loop
@@ -34,6 +36,7 @@ from tidemill.services.access import root_credential
 from tidemill.services.facade import Services, assemble
 from tidemill.services.regions import Region
 from tidemill.services.runner import Runner
+from tidemill.services.runs import PLACE
 from tidemill.services.tokens import Tokens, secret_key
 from tidemill.settings import ProcessSection, ServerSection, Settings
 from tidemill.store.base import Store, sqlite_url
@@ -105,6 +108,7 @@ class Server:
         self.begin_stop()
         for loop in self._loops.values():
             loop.stop()
+        self.context.builders.stop()
         self._leases.stop()
         self.store.close()
 
@@ -172,12 +176,14 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         problems=lambda: _problems(loops),
         closing=closing.is_set,
     )
+    builders = Builders(open_environments(settings.environments, data, isolated=True))
     context = Context(
         store=store,
         clock=clock,
         regions=regions,
         limits=limits,
         tokens=tokens,
+        builders=builders,
         runner_url=lambda region: settings.regions[region.name].runner_url or f"file:{data / RUNNER_URL_FILE}",
         make_folder=services.packages.materialise,
         sign=signer.sign,
@@ -190,9 +196,10 @@ def build_server(settings: Settings, *, clock: Clock | None = None, engine: Engi
         PlaceLoop(context),
         ReconcileLoop(context),
         PublishLoop(context),
-        ReleaseLoop(context, services.packages.sweep),
+        ReleaseLoop(context, services.packages.sweep, builders.sweep),
     ]
     loops += [Loop(handler, leases, clock) for handler in handlers]
+    builders.done = next(loop for loop in loops if loop.handler.name == PLACE).wake
     return Server(settings, store, services, context, leases, loops)
 
 

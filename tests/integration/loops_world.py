@@ -16,6 +16,8 @@ from tests.fakes.engine import FakeEngine
 from tidemill.coordination.coordinator import CoordinatorSettings
 from tidemill.domain.ids import AccountId, InstanceId, RegionName, TaskId, new_task_id
 from tidemill.domain.life import Reason
+from tidemill.environments.builders import Builders
+from tidemill.environments.finding import open_environments
 from tidemill.loops.context import Context
 from tidemill.loops.leases import WorkLease, WorkLeases
 from tidemill.loops.loop import Handler
@@ -35,7 +37,7 @@ from tidemill.services.regions import Region
 from tidemill.services.runner import Runner
 from tidemill.services.runs import NewRun, create_task, locked_run, output_uri, request_stop, resume_task
 from tidemill.services.tokens import Tokens
-from tidemill.settings import BucketSection, LimitsSection
+from tidemill.settings import BucketSection, EnvironmentsSection, LimitsSection
 from tidemill.store.base import Store
 from tidemill.store.events import list_events
 from tidemill.store.migrate import migrate
@@ -84,6 +86,7 @@ class World:
             limits=self.limits,
             tokens=self.tokens,
             runner_url=lambda region: "http://127.0.0.1:1",
+            builders=Builders(open_environments(EnvironmentsSection(), self.folder, isolated=True)),
             make_folder=lambda digest: self.folder / digest,
             sign=Signer(self.folder / "receipt-key.pem", SERVER).sign,
             started=self.clock.now(),

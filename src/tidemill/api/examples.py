@@ -13,7 +13,7 @@ _SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _AT = "2026-03-02T09:00:00Z"
 _LATER = "2026-03-02T09:00:41Z"
 _COUNTS = {"inputs": 20000, "ok": 19997, "failed": 3, "skipped": 0}
-_SECONDS = {"queue": 0.1, "start": 0.3, "load": 0.8, "predict": 38.9, "publish": 0.4, "total": 40.5}
+_SECONDS = {"queue": 0.1, "environment": 0.0, "start": 0.3, "load": 0.8, "predict": 38.9, "publish": 0.4, "total": 40.5}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,15 @@ _NEW = {
     "started_at": None,
     "ended_at": None,
     "run": _NEW_RUN,
-    "seconds": {"queue": 0.0, "start": 0.0, "load": 0.0, "predict": 0.0, "publish": 0.0, "total": 0.0},
+    "seconds": {
+        "queue": 0.0,
+        "environment": 0.0,
+        "start": 0.0,
+        "load": 0.0,
+        "predict": 0.0,
+        "publish": 0.0,
+        "total": 0.0,
+    },
     "tuning": {},
 }
 _PROGRESS = {

@@ -39,7 +39,7 @@ from tidemill.domain.errors import EngineFailed
 from tidemill.domain.ids import InstanceId
 from tidemill.engines import cgroups, logs, procfs, spawn
 from tidemill.engines.machine import machine_resources
-from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen
+from tidemill.ports.engine import Engine, Launch, Observation, Resources, Seen, Venv
 from tidemill_runtime.contract import EXIT_DONE, EXIT_ORPHANED, EXIT_STOPPED, Fault
 
 _FORGET_WITHIN_S = 2.0
@@ -176,9 +176,12 @@ class ProcessEngine(Engine):
             processes=self._limits.processes,
         )
         groups = cgroups.make(self._hierarchies, self._group_prefix + place.instance, wanted)
+        venv = launch.venv
+        python = [str(venv.folder / "bin" / "python"), *self._agent[1:]] if venv else self._agent
         plan = {
-            "argv": [*self._agent, str(manifest)],
-            "env": _environment(place, launch.manifest.env),
+            "argv": [*python, str(manifest)],
+            "env": _environment(place, launch.manifest.env, venv),
+            "hold": str(venv.lock) if venv else None,
             "scratch": str(place.scratch),
             "groups": [str(group) for group in groups],
             "cores": self._pick_cores(launch),
@@ -266,9 +269,12 @@ def _spawn(place: _Place, lock_fd: int) -> None:
     )
 
 
-def _environment(place: _Place, extra: dict[str, str]) -> dict[str, str]:
+def _environment(place: _Place, extra: dict[str, str], venv: Venv | None) -> dict[str, str]:
     """Nothing of the server's but the paths that its Python may need: its environment may hold keys."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    if venv is not None:  # programs that it brings are found too
+        path = f"{venv.folder}/bin:{passed_on.get('PATH', os.defpath)}"
+        passed_on |= {"PATH": path, "VIRTUAL_ENV": str(venv.folder)}
     scratch = str(place.scratch)
     own = {"HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", _MARKER: place.instance}
     return {**passed_on, **own, **extra, _MARKER: place.instance}

@@ -88,6 +88,10 @@ class Builders:
         self._workers.submit(self._build, job)
         return State(doing=job.doing)
 
+    def lock_of(self, environment: Environment) -> Path:
+        """What who uses it holds a shared lock on."""
+        return self._environments.cache.lock_of(environment.digest)
+
     def keep(self, runs: Collection[RunId]) -> None:
         """Ends what none of these runs wants any more: builds, and what is remembered."""
         wanted = set(runs)

@@ -14,6 +14,7 @@ from tidemill.domain.life import FINAL, PAUSED, Reason
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
 from tidemill.domain.receipt import Receipt
+from tidemill.environments.builders import Builders
 from tidemill.planning.check import Checked
 from tidemill.ports.clock import Clock
 from tidemill.ports.objects import Objects
@@ -53,9 +54,9 @@ class Pauses:
 
 @dataclass(frozen=True)
 class Context:
-    """runner_url: where the instances of a region find the server. make_folder: a package, by its digest, as a folder.
-    sign: puts the server's signature on a receipt. started: when the server came up; closing: whether it is about to
-    end.
+    """runner_url: where the instances of a region find the server. builders: of the environments of models.
+    make_folder: a package, by its digest, as a folder. sign: puts the server's signature on a receipt. started: when
+    the server came up; closing: whether it is about to end.
     """
 
     store: Store
@@ -64,6 +65,7 @@ class Context:
     limits: LimitsSection
     tokens: Tokens
     runner_url: Callable[[Region], str]
+    builders: Builders
     make_folder: Callable[[str], Path]
     sign: Callable[[Receipt], Receipt]
     started: float

@@ -16,11 +16,12 @@ from tidemill.domain.errors import EngineFailed, NotFound, StoreUnavailable, Tid
 from tidemill.domain.ids import InstanceId, RunId
 from tidemill.domain.life import INSTANCE_FINAL, InstanceStatus, Reason, TaskStatus
 from tidemill.loops.context import Context, Job, is_temporary
+from tidemill.loops.installing import see_to
 from tidemill.loops.launching import fitting, less, manifest_of, resources_of, shortage
 from tidemill.loops.leases import LeaseLost, WorkLease
 from tidemill.loops.loop import Due, backoff_s, report_failure
 from tidemill.loops.seats import Seat, seats
-from tidemill.ports.engine import Engine, Launch, Resources
+from tidemill.ports.engine import Engine, Launch, Resources, Venv
 from tidemill.services.life import change_status, explain_run
 from tidemill.services.runs import (
     PLACE,
@@ -77,6 +78,7 @@ class PlaceLoop:
 
     def due(self) -> Due:
         queue = self._queue()
+        self._context.builders.keep([queued.run.id for queued in queue])
         again_s = min((each.again for each in queue), default=math.inf) - self._context.clock.now()
         wanted = any(each.missing or each.pending for each in queue)
         return Due([SUBJECT] if wanted else [], min(_LOOK_S, max(0.01, again_s)))
@@ -104,6 +106,10 @@ class PlaceLoop:
         job = Job.load(self._context, queued.run.id)
         if job is None:
             return
+        model, code = self._folders(job)
+        seen = see_to(self._context, job, lease, model, code)
+        if not seen.ready:
+            return
         engine = job.region.engine
         if engine not in free:
             free[engine] = self._free(engine)
@@ -116,7 +122,12 @@ class PlaceLoop:
             self._wait(lease, job.run, why)
         if count < len(queued.missing):
             blocked.add(engine)
-        self._place(job, lease, each, queued.missing[:count], queued.pending)
+        launches = [row.id for row in queued.pending]
+        if count:
+            launches += self._record(job, lease, each, queued.missing[:count], model, code)
+            reach("place.recorded")
+        for instance in launches:
+            self._launch(job, lease, instance, each, seen.venv)
 
     def _give_trouble(self, run: RunRow, error: Exception) -> None:
         """What keeps a run from being placed: waited for if it may go away, else the end of the run."""
@@ -178,19 +189,8 @@ class PlaceLoop:
         with self._context.store.write() as tx:
             lease.guard(tx)
             row = locked_run(tx, run.id)
-            if row.status is TaskStatus.INIT and row.stop_requested is None:
+            if row.status in (TaskStatus.INIT, TaskStatus.STARTING) and row.stop_requested is None:
                 explain_run(tx, row, Reason.WAITING_FOR_CAPACITY, why, self._context.clock.now())
-
-    def _place(
-        self, job: Job, lease: WorkLease, each: Resources, missing: Sequence[Seat], pending: Sequence[InstanceRow]
-    ) -> None:
-        launches = [row.id for row in pending]
-        if missing:
-            model, code = self._folders(job)
-            launches += self._record(job, lease, each, missing, model, code)
-            reach("place.recorded")
-        for instance in launches:
-            self._launch(job, lease, instance, each)
 
     def _record(
         self,
@@ -234,7 +234,7 @@ class PlaceLoop:
                 found.append(None if digest is None else self._context.make_folder(digest))
         return found[0], found[1]
 
-    def _launch(self, job: Job, lease: WorkLease, instance: InstanceId, each: Resources) -> None:
+    def _launch(self, job: Job, lease: WorkLease, instance: InstanceId, each: Resources, venv: Venv | None) -> None:
         with self._context.store.read() as tx:
             row = get_instance(tx, instance)
         fresh = Job.load(self._context, job.run.id)  # its folders are in the run's row by now
@@ -242,7 +242,9 @@ class PlaceLoop:
             return
         limits = Resources(row.millicores, row.memory_limit_bytes, each.gpu_percent)
         try:
-            fresh.region.engine.launch([Launch(instance, manifest_of(self._context, fresh, instance, limits), limits)])
+            fresh.region.engine.launch(
+                [Launch(instance, manifest_of(self._context, fresh, instance, limits), limits, venv=venv)]
+            )
         except EngineFailed as error:
             self._not_launched(lease, instance, error)
             return

@@ -26,6 +26,7 @@ from tidemill.store.journal import SqlJournal
 from tidemill.store.runs import get_run, list_instances, list_runs, runs_to_publish
 
 _BATCH_UNITS = 64
+_PHASES = ("queue", "environment", "start", "load", "predict", "publish")
 _PAUSE_S = 1.0
 """Between two batches while the run computes: each ends with a sync of the disk."""
 _LOOK_S = 1.0
@@ -133,7 +134,8 @@ class PublishLoop:
         with self._context.store.read() as tx:
             runs = [each.id for each in list_runs(tx, run.task) if each.number <= run.number]
             instances = list_instances(tx, run.id)
-        spent = seconds_view(run, now)
+        spent, used = seconds_view(run, now), run.requirements
+        digest = {"digest": used.digest} if used is not None and used.digest is not None else {}
         return Receipt(
             task=task.id,
             run=run.id,
@@ -144,14 +146,15 @@ class PublishLoop:
             input=InputAccount(str(job.checked.input), plan.objects, plan.bytes, plan.listing_sha256),
             created=run.created,
             finished=now,
-            phases_s={phase: getattr(spent, phase) for phase in ("queue", "start", "load", "predict", "publish")},
+            phases_s={phase: getattr(spent, phase) for phase in _PHASES},
             instances=run.instances,
             retries=sum(each.attempt > 1 for each in instances),
             runs=tuple(runs),
             model=task.model,
             model_sha256=task.model_digest,
             code_sha256=task.code_digest,
-            environment={"python": platform.python_version(), "tidemill": __version__},
+            environment={"python": platform.python_version(), "tidemill": __version__, **digest},
+            packages=used.packages if used is not None else {},
         )
 
     def _give_up(self, run: RunId, error: Exception) -> None:

@@ -36,14 +36,14 @@ class KeepsLogs(Protocol):
 
 
 class ReleaseLoop:
-    """sweep_packages: removes packages that nobody uses; called now and then."""
+    """sweeps: remove what nobody uses, packages and environments; called now and then."""
 
     name = RELEASE
     workers = 1
 
-    def __init__(self, context: Context, sweep_packages: Callable[[], object]) -> None:
+    def __init__(self, context: Context, *sweeps: Callable[[], object]) -> None:
         self._context = context
-        self._sweep_packages = sweep_packages
+        self._sweeps = sweeps
         self._cleaned_at = float("-inf")
 
     def due(self) -> Due:
@@ -109,5 +109,6 @@ class ReleaseLoop:
         for engine in {region.engine for region in self._context.regions.values()}:
             if isinstance(engine, KeepsLogs):
                 engine.drop_logs_before(before)
-        self._sweep_packages()
+        for sweep in self._sweeps:
+            sweep()
         self._cleaned_at = self._context.clock.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from tidemill.domain.ids import InstanceId
@@ -21,13 +22,24 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Venv:
+    """A Python environment that was made for a model. lock: a file that who uses it holds a shared lock on, as long as
+    it does.
+    """
+
+    folder: Path
+    lock: Path
+
+
+@dataclass(frozen=True)
 class Launch:
-    """One instance to be started. image None: the engine's own environment."""
+    """One instance to be started. image None: the engine's own environment. venv None: the engine's own Python."""
 
     instance: InstanceId
     manifest: Manifest
     resources: Resources
     image: str | None = None
+    venv: Venv | None = None
 
 
 class Seen(StrEnum):

@@ -122,7 +122,8 @@ def _tell(
     now: float,
 ) -> None:
     kind = "run" if isinstance(subject, RunRow) else "instance"
-    message = " ".join(part for part in (_SAID.get(status, ""), explain(reason, detail)) if part) or f"{status}."
+    said = "" if reason is Reason.INSTALLING else _SAID.get(status, "")
+    message = " ".join(part for part in (said, explain(reason, detail)) if part) or f"{status}."
     add_event(
         tx,
         subject.owner.by(actor),

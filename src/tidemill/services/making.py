@@ -19,6 +19,7 @@ from tidemill.domain.ids import AccountId, RegionName, TaskId, new_task_id
 from tidemill.domain.life import RESUMABLE
 from tidemill.domain.location import Location, parse_location
 from tidemill.domain.references import ModelReference, parse_model, parse_package
+from tidemill.environments.requirements import read_requirements
 from tidemill.planning.check import Checked, check_task
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import check_result_format
@@ -166,6 +167,7 @@ class TaskMaking:
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
         check_callable(model_path, code_path, task.function)
+        read_requirements(model_path, code_path)
         claim = _claim_uri(region, checked.output)
         return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
 

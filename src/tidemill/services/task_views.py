@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from tidemill.domain.ids import TaskId, run_id
-from tidemill.domain.life import FINAL, InstanceStatus, TaskStatus, explain
+from tidemill.domain.life import FINAL, InstanceStatus, Reason, TaskStatus, explain
 from tidemill.store.records import EventRow, InstanceRow, Owner, RunRow, TaskRow
 from tidemill.wire.taskfile import TaskFile, parse_task
 from tidemill.wire.views import (
     CountsView,
+    EnvironmentView,
     EventView,
     InstanceView,
     ProgressView,
@@ -23,7 +24,9 @@ from tidemill.wire.views import (
 )
 from tidemill_runtime.contract import Counts
 
-Phase = Literal["planning", "queued", "starting", "loading", "predicting", "publishing", "stopping", "finished"]
+Phase = Literal[
+    "planning", "queued", "installing", "starting", "loading", "predicting", "publishing", "stopping", "finished"
+]
 
 
 def task_summary(task: TaskRow, counts: Counts | None = None) -> TaskSummary:
@@ -133,6 +136,7 @@ def run_view(run: RunRow, now: float) -> RunView:
             "started_at": utc(run.placed),
             "running_at": utc(run.running),
             "ended_at": utc(run.ended),
+            "environment": _environment_view(run),
             "seconds": seconds_view(run, now),
         }
     )
@@ -146,14 +150,31 @@ def seconds_view(run: RunRow, now: float) -> SecondsView:
     for index, begun in enumerate(marks[:-1]):
         following = next((mark for mark in marks[index + 1 :] if mark is not None), end)
         spent.append(0.0 if begun is None else round(max(0.0, following - begun), 3))
+    installing = min(spent[1], _installing_s(run, end))
     return SecondsView(
         queue=spent[0],
-        start=spent[1],
+        environment=round(installing, 3),
+        start=round(spent[1] - installing, 3),
         load=spent[2],
         predict=spent[3],
         publish=spent[4],
         total=round(end - run.created, 3),
     )
+
+
+def _installing_s(run: RunRow, end: float) -> float:
+    """What of the time from the placing on went into the model's requirements."""
+    noted = run.requirements
+    if noted is None or run.placed is None:
+        return 0.0
+    return max(0.0, (end if noted.ready is None else noted.ready) - max(noted.asked, run.placed))
+
+
+def _environment_view(run: RunRow) -> EnvironmentView | None:
+    noted = run.requirements
+    if noted is None:
+        return None
+    return EnvironmentView(digest=noted.digest, ready_at=utc(noted.ready), packages=noted.packages)
 
 
 def phase_of(run: RunRow, instances: Sequence[InstanceRow]) -> Phase:
@@ -166,6 +187,8 @@ def phase_of(run: RunRow, instances: Sequence[InstanceRow]) -> Phase:
         return "publishing"
     if run.running is not None:
         return "predicting"
+    if run.reason is Reason.INSTALLING:
+        return "installing"
     if run.placed is not None:
         return "loading" if any(each.first_report is not None for each in instances) else "starting"
     return "queued" if run.planned is not None else "planning"

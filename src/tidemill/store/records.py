@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -79,6 +79,19 @@ class TaskRow(_Owned):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunEnvironment:
+    """What became of the requirements of a run's model. asked, ready: moments; None: it is being installed.
+
+    digest: of the environment, None where the engine's own Python satisfies them. packages: names and versions.
+    """
+
+    asked: float
+    ready: float | None = None
+    digest: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRow(_Owned):
     id: RunId
     task: TaskId
@@ -94,6 +107,7 @@ class RunRow(_Owned):
     checked: dict[str, Any] | None
     model_path: str | None
     code_path: str | None
+    environment: dict[str, Any] | None
     instances: int
     millicores: int | None
     memory_bytes: int | None
@@ -125,6 +139,11 @@ class RunRow(_Owned):
     @property
     def counts(self) -> Counts:
         return Counts(self.inputs, self.ok, self.failed, self.skipped)
+
+    @property
+    def requirements(self) -> RunEnvironment | None:
+        """What became of those of its model; None where there are none, or nobody has looked yet."""
+        return None if self.environment is None else RunEnvironment(**self.environment)
 
 
 @dataclass(frozen=True, kw_only=True)

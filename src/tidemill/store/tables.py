@@ -113,6 +113,7 @@ runs = sa.Table(
     sa.Column("checked", _J),
     sa.Column("model_path", text()),
     sa.Column("code_path", text()),
+    sa.Column("environment", _J),  # what its model's requirements came to: see `store.records.RunEnvironment`
     sa.Column("instances", sa.Integer, nullable=False),
     sa.Column("millicores", sa.Integer),  # of each instance; set when it is placed
     sa.Column("memory_bytes", sa.BigInteger),

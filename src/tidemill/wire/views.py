@@ -81,8 +81,10 @@ class SecondsView(View):
 
     queue: float = 0.0
     """Planning, and waiting for capacity."""
+    environment: float = 0.0
+    """Installing the model's requirements."""
     start: float = 0.0
-    """From the placing of the first instance until it reported."""
+    """From then on until the first instance reported."""
     load: float = 0.0
     """Until the first model had loaded."""
     predict: float = 0.0
@@ -90,6 +92,17 @@ class SecondsView(View):
     publish: float = 0.0
     """Until results, receipt and marker were in place."""
     total: float = 0.0
+
+
+class EnvironmentView(View):
+    """What became of the requirements of the run's model."""
+
+    digest: str | None = None
+    """The environment that was made of them, as `tidemill environments` lists it; null: the server's own Python."""
+    ready_at: datetime | None = None
+    """When it was there; null while it is being installed."""
+    packages: dict[str, str] = {}
+    """Names and versions of what is installed in it; of the server's own Python, of what is required."""
 
 
 class RunView(View):
@@ -114,6 +127,8 @@ class RunView(View):
     running_at: datetime | None = None
     """When the first model had loaded."""
     ended_at: datetime | None = None
+    environment: EnvironmentView | None = None
+    """Null for a model without requirements."""
     seconds: SecondsView = SecondsView()
 
 
@@ -175,7 +190,9 @@ class ProgressView(View):
     task: str
     run: str
     status: TaskStatus
-    phase: Literal["planning", "queued", "starting", "loading", "predicting", "publishing", "stopping", "finished"]
+    phase: Literal[
+        "planning", "queued", "installing", "starting", "loading", "predicting", "publishing", "stopping", "finished"
+    ]
     reason: Reason = Reason.NONE
     explanation: str = ""
     warning: str | None = None

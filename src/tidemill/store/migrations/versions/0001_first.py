@@ -240,6 +240,7 @@ def upgrade() -> None:
         sa.Column("checked", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("model_path", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True),
         sa.Column("code_path", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True),
+        sa.Column("environment", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("instances", sa.Integer(), nullable=False),
         sa.Column("millicores", sa.Integer(), nullable=True),
         sa.Column("memory_bytes", sa.BigInteger(), nullable=True),
