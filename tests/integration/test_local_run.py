@@ -147,7 +147,7 @@ def test_a_model_that_always_fails_ends_the_run_early_and_says_why(world: World)
     assert len(errors) == result.failed
     assert {(error["object"], error["type"]) for error in errors} == {("a.jsonl", "KeyError")}
     assert [error["line"] for error in errors][:100] == list(range(1, 101))
-    assert result.inputs < 100_000
+    assert result.inputs < 500
     assert not result.resumable
     assert not (world.root / "out/_SUCCESS").exists()
     world.model()  # mended, it begins anew, with or without --resume

@@ -65,6 +65,7 @@ class Isolator:
         self._sorts = model.batched and model.shape in windows.SHAPES
         self._ok = False
         self._failed = 0
+        self._told = False
         self._place = Place(0, 0, 0, 0)
         self._called = self._place.window(0, 0, 0.0)
         self._window: Optional[tuple[int, int]] = None
@@ -174,6 +175,12 @@ class Isolator:
                     outcome.failed[low] = _failure(error, attempts + 1, self._model.folders)
             if high - low > 1:  # outside of the handler, or each error would drag those before it along
                 self._bisect(records, low, high, attempts + 1, outcome)
+
+    def lost_hope(self) -> bool:
+        """Whether all of HOPELESS_AFTER records have failed by now; said once."""
+        lost = self._hopeless() and not self._told
+        self._told = self._told or lost
+        return lost
 
     def _hopeless(self) -> bool:
         return not self._ok and self._failed >= HOPELESS_AFTER

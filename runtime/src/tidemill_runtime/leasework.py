@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Cursor = tuple[int, int]
 
+VERDICT_WITHIN_S = 1.0
+"""How long a worker whose model has failed on every record waits to be stopped before it goes on, once in its life."""
+
 
 class LeaseLost(Exception):
     """The lease is no longer ours, or work is to be laid down; what is not committed is forgotten. answer: for the
@@ -119,6 +122,8 @@ class LeaseWork:
             self._listen(wait=False)
             if self._paused:
                 self._rest()
+            if self._tools.isolator.lost_hope():
+                self._ask(records, row, first)
             if self._flushing or time.monotonic() - self._begun >= self._tools.manifest.commit_every_s:
                 self._checkpoint(records, row, first)
             if self._flushing:
@@ -197,6 +202,16 @@ class LeaseWork:
         self._suspicion.move(self._place, new)
         self._place = new
 
+    def _ask(self, records: Records, row: int, item: int) -> None:
+        """Commits what is done before this row, and waits for what the coordinator makes of it."""
+        while self._target is None and not self._flushing:
+            self._listen(wait=True)
+        self._checkpoint(records, row, item)
+        give_up_at = time.monotonic() + VERDICT_WITHIN_S
+        while not self._flushing and (left_s := give_up_at - time.monotonic()) > 0:
+            self._listen(wait=True, within_s=left_s)
+        self._clock = time.monotonic()
+
     def _commit(self, end: Cursor, done: bool, move: Optional[tuple[Place, Place]] = None) -> None:
         assert self._target is not None
         index = len(self._lease.objects) > 1 and self._tools.manifest.input.type != "file"
@@ -222,9 +237,9 @@ class LeaseWork:
     def _folder(self, target: PartTarget) -> str:
         return os.path.dirname(target.put.location) if target.put.kind == "path" else self._tools.manifest.scratch
 
-    def _listen(self, wait: bool) -> None:
+    def _listen(self, wait: bool, within_s: Optional[float] = None) -> None:
         """Hears the agent. Raises LeaseLost."""
-        for message in self._tools.link.heard(wait):
+        for message in self._tools.link.heard(wait, within_s):
             kind = message["type"]
             if kind == "lease":  # the rest of this split, under a new fence
                 rest = wire.read_lease(message["lease"])

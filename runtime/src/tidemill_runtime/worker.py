@@ -70,14 +70,15 @@ class Link:
         except Closed:
             raise Orphaned from None
 
-    def heard(self, wait: bool) -> list[dict[str, Any]]:
-        """Messages of the agent; waits for one if told to. Raises Orphaned."""
+    def heard(self, wait: bool, within_s: Optional[float] = None) -> list[dict[str, Any]]:
+        """Messages of the agent; waits for one if told to, up to `within_s` or for ever. Raises Orphaned."""
         try:
             while True:
                 lines = self._pipe.lines()
                 if lines or not wait:
                     return [wire.loads(line) for line in lines]
-                self._pipe.wait(None)
+                if not self._pipe.wait(within_s):
+                    return []
         except Closed:
             raise Orphaned from None
 
