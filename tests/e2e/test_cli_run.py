@@ -143,7 +143,7 @@ def test_json_is_one_object_on_standard_output(place: Place) -> None:
     assert (end["status"], end["reason"]) == ("SUCCEED", "finished")
     assert (end["inputs"], end["ok"], end["failed"], end["skipped"]) == (4, 3, 0, 1)
     assert end["output"] == f"{place.folder}/out/"
-    assert set(end["seconds"]) == {"queue", "start", "load", "predict", "publish", "total"}
+    assert set(end["seconds"]) == {"queue", "environment", "start", "load", "predict", "publish", "total"}
 
 
 def test_quiet_says_nothing_on_the_side(place: Place) -> None:

@@ -144,7 +144,7 @@ def test_create_and_wait_ends_with_the_object_that_run_ends_with(shell: Shell, f
         "failed": 1,
         "skipped": 0,
     }
-    assert set(finished["seconds"]) == {"queue", "start", "load", "predict", "publish", "total"}
+    assert set(finished["seconds"]) == {"queue", "environment", "start", "load", "predict", "publish", "total"}
 
 
 def test_failed_records_are_said_loudly_wherever_the_task_is_shown(shell: Shell, finished: dict[str, Any]) -> None:

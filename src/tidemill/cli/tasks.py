@@ -115,6 +115,7 @@ def show(call: Call, task: Task) -> None:
             ("reason", view.explanation),
             ("description", view.description),
             ("model", view.model),
+            ("environment", _environment(view)),
             ("input", view.spec.input.path),
             ("output", view.output),
             (
@@ -232,6 +233,16 @@ def _status(task: TaskSummary, *, short: bool = False) -> str:
             return f"SUCCEED, {task.counts.failed:,} FAILED"
         return f"SUCCEED WITH {failed_records(task.counts.failed).upper()}"
     return str(task.status)
+
+
+def _environment(task: TaskView) -> str | None:
+    """What the model's requirements came to."""
+    used = task.run.environment
+    if used is None:
+        return None
+    if used.digest is None:
+        return "the server's own Python, which satisfies the model's requirements"
+    return f"{used.digest}  {len(used.packages)} packages"
 
 
 def _phases(seconds: dict[str, float]) -> str:
