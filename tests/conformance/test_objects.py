@@ -119,6 +119,15 @@ def test_list_is_in_byte_order_of_whole_names(store: Store) -> None:
     assert names(store, store.folder.child("none/")) == []
 
 
+def test_list_goes_on_after_a_name(store: Store) -> None:
+    for name in ["a/x", "a-b", "a0", "a/b/c", "a.b", "B", "中/1", "ü", "a/b.c", "a%20b"]:
+        store.objects.put(store.folder.child(name), b"1")
+    every = names(store)
+    for after in [*every, "a", "a/", "a/b", "a/b0", "", "zz", "\U0010ffff"]:
+        found = [each.name for each in store.objects.list(store.folder, after)]
+        assert found == [name for name in every if name.encode() > after.encode()], after
+
+
 def test_list_streams(store: Store) -> None:
     store.objects.put(store.folder.child("x"), b"1")
     assert iter(store.objects.list(store.folder)) is not None

@@ -106,7 +106,7 @@ class Lake(LocalObjects):
         self.count = count
         self.listed = 0
 
-    def list(self, folder: Location) -> Iterator[ObjectInfo]:
+    def list(self, folder: Location, after: str = "") -> Iterator[ObjectInfo]:
         if not folder.key.startswith("/lake/"):
             yield from super().list(folder)
             return

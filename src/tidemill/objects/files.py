@@ -166,11 +166,12 @@ def open_regular(path: str) -> int:
     return descriptor
 
 
-def walk(folder: str, within: str | None) -> Iterator[tuple[str, os.stat_result]]:
+def walk(folder: str, within: str | None, after: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Files below a folder as (path below it, stat), in byte order of the paths.
 
     Links are followed: to anywhere, or only to what lies inside the real path `within`; never in circles. Files that
-    vanish meanwhile, pipes, sockets, devices and temporaries are none.
+    vanish meanwhile, pipes, sockets, devices and temporaries are none. after: only paths behind it; folders before it
+    are not entered.
     """
     top = _identity(folder)
     if top is None:
@@ -179,6 +180,8 @@ def walk(folder: str, within: str | None) -> Iterator[tuple[str, os.stat_result]
     pending = [_sorted_entries(folder, "", within)]
     while pending:
         for name, path, is_folder in pending[-1]:
+            if name <= after and not (is_folder and after.startswith(name)):
+                continue
             if is_folder:
                 here = _identity(path)
                 if here is not None and here not in ancestors:

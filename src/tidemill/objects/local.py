@@ -40,10 +40,10 @@ class LocalObjects(Objects):
         self._root = None if root is None else os.path.realpath(root)
         self._mode = 0o666 & ~_umask()
 
-    def list(self, folder: Location) -> Iterator[ObjectInfo]:
+    def list(self, folder: Location, after: str = "") -> Iterator[ObjectInfo]:
         path = self._to_read(folder.as_folder())
         with our_words(folder):
-            for name, found in walk(path, self._root):
+            for name, found in walk(path, self._root, after):
                 etag = local_etag(found.st_size, found.st_mtime_ns, found.st_ino)
                 yield ObjectInfo(name, found.st_size, etag, found.st_mtime)
 

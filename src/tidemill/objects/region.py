@@ -68,8 +68,8 @@ class RegionObjects(Objects):
         except InvalidValue as error:
             raise InvalidValue(error.message, field=field, remedy=error.remedy) from error
 
-    def list(self, folder: Location) -> Iterator[ObjectInfo]:
-        return self._at(folder).list(folder)
+    def list(self, folder: Location, after: str = "") -> Iterator[ObjectInfo]:
+        return self._at(folder).list(folder, after)
 
     def head(self, location: Location) -> ObjectInfo | None:
         return self._at(location).head(location)

@@ -50,17 +50,19 @@ class S3Objects(Objects):
         self._small_bytes = small_bytes
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="tidemill-s3")
 
-    def list(self, folder: Location) -> Iterator[ObjectInfo]:
+    def list(self, folder: Location, after: str = "") -> Iterator[ObjectInfo]:
         key = self._key(folder.as_folder())
+        offset = key + after if after else None
         with our_words(folder):
-            for chunk in obstore.list(self._store, key.rstrip("/") or None, chunk_size=LIST_CHUNK):
+            for chunk in obstore.list(self._store, key.rstrip("/") or None, offset=offset, chunk_size=LIST_CHUNK):
                 markers = self._markers(
                     [meta["path"] for meta in chunk if meta["size"] == 0 and meta["path"] + "/" != key]
                 )
                 for meta in chunk:
                     path = meta["path"]
-                    if path + "/" != key and path not in markers:
-                        yield _info(path[len(key) :], meta)
+                    name = path[len(key) :]
+                    if path + "/" != key and path not in markers and name > after:  # obstore drops a `/` at its end
+                        yield _info(name, meta)
 
     def head(self, location: Location) -> ObjectInfo | None:
         if location.is_folder:

@@ -48,10 +48,11 @@ class Composed:
 
 
 class Objects(Protocol):
-    def list(self, folder: Location) -> Iterator[ObjectInfo]:
+    def list(self, folder: Location, after: str = "") -> Iterator[ObjectInfo]:
         """Everything below a folder, recursively, in byte order of the names. Nothing if there is no such folder.
 
-        Streams: the first come before the last are known where the store allows it.
+        after: only names that come after this one; what comes before is not looked at. Streams: the first come before
+        the last are known where the store allows it.
         """
 
     def head(self, location: Location) -> ObjectInfo | None:

@@ -44,8 +44,8 @@ class ObjectAccess:
         objects, folder = self._find(actor, region, path)
         if not folder.is_folder:
             folder = folder.as_folder()
-        after = str(decode_cursor(cursor, [str])[0]).encode() if cursor else b""
-        found = list(islice((info for info in objects.list(folder) if info.name.encode() > after), limit + 1))
+        after = str(decode_cursor(cursor, [str])[0]) if cursor else ""
+        found = list(islice(objects.list(folder, after), limit + 1))
         return Page[ObjectView](
             items=[_view(info, folder.child(info.name)) for info in found[:limit]],
             next_cursor=encode_cursor(found[limit - 1].name) if len(found) > limit else None,

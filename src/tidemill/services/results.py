@@ -7,10 +7,10 @@ and for errors also the committed parts of units that are not. What is not commi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
@@ -42,9 +42,11 @@ from tidemill.wire.views import (
 
 GROUPED_MAX = 200_000
 """Errors that are looked at for groups: more take long, and change no picture."""
+NAMES_KEPT = 100_000
+"""Names of results that are kept in memory."""
 PREVIEW_BYTES_MAX = 1024 * 1024
 PREVIEW_LINE_MAX = 10_000
-_CHUNK_BYTES = 1024 * 1024
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,25 +60,48 @@ class _Output:
     done: bool
 
 
+_COUNTED, _FINAL, _EXTRAS = -1, -2, -3
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a list goes on: behind this byte of what.
+
+    source: the notes of a unit (its number), the object that is written at the end (_FINAL), what follows it (_EXTRAS:
+    offset counts objects), or nowhere in particular (_COUNTED: by the number of items before).
+    """
+
+    source: int = _COUNTED
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Where a page begins: so many items behind a place. What is published moves when a task ends: then it is counted
+    from the beginning, once.
+    """
+
+    place: _Place
+    skip: int
+
+
 class Results:
     def __init__(self, store: Store, regions: Regions) -> None:
         self._store = store
         self._regions = regions
+        self._names: tuple[TaskId | None, frozenset[str]] = (None, frozenset())
 
     def list(self, actor: Actor, task: TaskId, limit: int, cursor: str | None) -> Page[ResultObjectView]:
         """Result objects in input order; the last page of a finished task has errors, receipt and marker too."""
         output = self._output(actor, task)
-        skip = _skipped(cursor)
-        found = list(islice(self._objects_of(output), skip, skip + limit + 1))
-        return Page[ResultObjectView](
-            items=found[:limit], next_cursor=encode_cursor(skip + limit) if len(found) > limit else None
-        )
+        items, following = _page(lambda place: self._objects_of(output, place), _begin(cursor, output), limit, cursor)
+        return Page[ResultObjectView](items=items, next_cursor=following)
 
     def open(self, actor: Actor, task: TaskId, name: str) -> Opened:
         """One object of the output. Raises NotFound for what the task has not made (yet)."""
         output = self._output(actor, task)
         if name.startswith(layout.STAGING) or name not in (layout.ERRORS, layout.RECEIPT, layout.MARKER):
-            if not any(found.name == name for found in self._objects_of(output)):
+            if not self._has_made(output, name):
                 raise NotFound(
                     f"{name[:200]!r} is no result of this task.",
                     field="name",
@@ -90,7 +115,7 @@ class Results:
         """The first lines of a result object; of the first one that has any, if none is named."""
         if name is None:
             output = self._output(actor, task)
-            results = (found for found in self._objects_of(output) if found.kind == "result")
+            results = (found for found, _ in self._objects_of(output, _Place()) if found.kind == "result")
             first = next((found for found in results if found.size_bytes), None)
             if first is None:
                 raise NotFound("there are no results yet.", remedy="Wait for the first object to be done.")
@@ -114,14 +139,15 @@ class Results:
     ) -> Page[ErrorView]:
         """The records that failed and are committed, in input order."""
         output = self._output(actor, task)
-        skip = _skipped(cursor)
-        wanted = (
-            error for error in self._errors_of(output) if not fingerprint or error.get("fingerprint") == fingerprint
-        )
-        found = list(islice(wanted, skip, skip + limit + 1))
+
+        def errors(place: _Place) -> Iterator[tuple[dict[str, Any], _Place]]:
+            found = self._errors_of(output, place)
+            return (each for each in found if not fingerprint or each[0].get("fingerprint") == fingerprint)
+
+        items, following = _page(errors, _begin(cursor, output), limit, cursor)
         return Page[ErrorView](
-            items=[_error_view(error) for error in found[:limit]],
-            next_cursor=encode_cursor(skip + limit) if len(found) > limit else None,
+            items=[_error_view(error) for error in items],
+            next_cursor=following,
             total=None if fingerprint else output.task.failed,
         )
 
@@ -131,7 +157,7 @@ class Results:
         counts: dict[str, int] = {}
         examples: dict[str, dict[str, Any]] = {}
         seen = 0
-        for error in islice(self._errors_of(output), GROUPED_MAX + 1):
+        for error, _ in islice(self._errors_of(output, _Place()), GROUPED_MAX + 1):
             seen += 1
             fingerprint = str(error.get("fingerprint", ""))
             counts[fingerprint] = counts.get(fingerprint, 0) + 1
@@ -170,34 +196,58 @@ class Results:
             done = True
         return _Output(row, run, objects, folder, done)
 
-    def _objects_of(self, output: _Output) -> Iterator[ResultObjectView]:
+    def _has_made(self, output: _Output, name: str) -> bool:
+        """Whether it is a result. The names of the finished task that was asked about last are kept: who fetches all
+        of its results asks for one after the other.
+        """
         if not output.done:
-            for unit in self._published(output):
-                name = layout.unit_manifest(output.task.id, unit.unit)
-                yield from (_result_view(output.folder, line) for line in _json_lines(output, name))
+            return any(found.name == name for found, _ in self._objects_of(output, _Place()))
+        task, names = self._names
+        if task != output.task.id:
+            names = frozenset(islice((found.name for found, _ in self._objects_of(output, _Place())), NAMES_KEPT + 1))
+            if len(names) > NAMES_KEPT:
+                return any(found.name == name for found, _ in self._objects_of(output, _Place()))
+            self._names = (output.task.id, names)
+        return name in names
+
+    def _objects_of(self, output: _Output, begin: _Place) -> Iterator[tuple[ResultObjectView, _Place]]:
+        """Each with the place behind it."""
+        if not output.done:
+            for unit in self._published(output, begin):
+                offset = begin.offset if unit.unit == begin.source else 0
+                for line, end in _json_lines(output, layout.unit_manifest(output.task.id, unit.unit), offset):
+                    yield _result_view(output.folder, line), _Place(unit.unit, end)
             return
-        lines = _json_lines(output, layout.MARKER)
-        next(lines, None)  # the header
-        yield from (_result_view(output.folder, line) for line in lines)
-        for name, kind in ((layout.ERRORS, "errors"), (layout.RECEIPT, "receipt"), (layout.MARKER, "marker")):
+        if begin.source != _EXTRAS:
+            lines = _json_lines(output, layout.MARKER, begin.offset)
+            if not begin.offset:
+                next(lines, None)  # the header
+            yield from ((_result_view(output.folder, line), _Place(_FINAL, end)) for line, end in lines)
+        extras = ((layout.ERRORS, "errors"), (layout.RECEIPT, "receipt"), (layout.MARKER, "marker"))
+        skip = begin.offset if begin.source == _EXTRAS else 0
+        for number, (name, kind) in enumerate(extras[skip:], skip + 1):
             info = output.objects.head(output.folder.child(name))
             if info is not None:
-                yield ResultObjectView.model_validate(
-                    {"name": name, "location": str(output.folder.child(name)), "kind": kind, "size_bytes": info.size}
-                )
+                location = str(output.folder.child(name))
+                values = {"name": name, "location": location, "kind": kind, "size_bytes": info.size}
+                yield ResultObjectView.model_validate(values), _Place(_EXTRAS, number)
 
-    def _errors_of(self, output: _Output) -> Iterator[dict[str, Any]]:
+    def _errors_of(self, output: _Output, begin: _Place) -> Iterator[tuple[dict[str, Any], _Place]]:
+        """Each with the place behind it."""
         if output.done:
-            yield from _json_lines(output, layout.ERRORS)
+            for error, end in _json_lines(output, layout.ERRORS, begin.offset):
+                yield error, _Place(_FINAL, end)
             return
         if output.run.plan is None:
             return
         published = set()
-        for unit in self._published(output):
+        for unit in self._published(output, _Place()):
             published.add(unit.unit)
-            if unit.counts.failed:
-                yield from _json_lines(output, layout.unit_errors(output.task.id, unit.unit))
-        yield from staged_errors(
+            if unit.counts.failed and unit.unit >= begin.source:
+                offset = begin.offset if unit.unit == begin.source else 0
+                for error, end in _json_lines(output, layout.unit_errors(output.task.id, unit.unit), offset):
+                    yield error, _Place(unit.unit, end)
+        staged = staged_errors(
             self._store,
             output.objects,
             output.folder,
@@ -206,22 +256,65 @@ class Results:
             output.run.plan,
             without=published,
         )
+        yield from ((error, _Place()) for error in staged)
 
-    def _published(self, output: _Output) -> Iterator[PublishedUnit]:
-        return SqlJournal(self._store, output.run.id).units_published() if output.run.plan else iter(())
+    def _published(self, output: _Output, begin: _Place) -> Iterator[PublishedUnit]:
+        units = SqlJournal(self._store, output.run.id).units_published() if output.run.plan else iter(())
+        return (unit for unit in units if unit.unit >= begin.source)
 
 
-def _json_lines(output: _Output, name: str) -> Iterator[dict[str, Any]]:
-    """The lines of an object; nothing if it is gone (staging is removed after a time)."""
+def _json_lines(output: _Output, name: str, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """The lines of an object from a byte on, each with the byte behind it; nothing if it is gone (staging is removed
+    after a time).
+    """
     rest = b""
     try:
-        for chunk in output.objects.stream(output.folder.child(name)):
+        for chunk in output.objects.stream(output.folder.child(name), start):
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from (json.loads(line) for line in lines if line)
+            for line in lines:
+                start += len(line) + 1
+                if line:
+                    yield _json(line), start
     except NotFound:
         return
     if rest:
-        yield json.loads(rest)
+        yield _json(rest), start + len(rest)
+
+
+def _json(line: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError as error:  # no line begins at the byte that the cursor says
+        raise _bad_cursor() from error
+    return found
+
+
+def _begin(cursor: str | None, output: _Output) -> _Begin:
+    """Where a page begins."""
+    if not cursor:
+        return _Begin(_Place(), 0)
+    seen, source, offset = (int(value) for value in decode_cursor(cursor, [int, int, int]))
+    if not (0 <= seen < 2**53 and _EXTRAS <= source < 2**53 and 0 <= offset < 2**53):
+        raise _bad_cursor()
+    known = source in (_FINAL, _EXTRAS) if output.done else source >= 0
+    return _Begin(_Place(source, offset), 0) if known else _Begin(_Place(), seen)
+
+
+def _page(
+    read: Callable[[_Place], Iterator[tuple[T, _Place]]], begin: _Begin, limit: int, cursor: str | None
+) -> tuple[list[T], str | None]:
+    """So many items, and the cursor of what follows, if anything does."""
+    before = int(decode_cursor(cursor, [int, int, int])[0]) if cursor else 0
+    found = list(islice(read(begin.place), begin.skip, begin.skip + limit + 1))
+    items = [item for item, _ in found[:limit]]
+    if len(found) <= limit:
+        return items, None
+    last = found[limit - 1][1]
+    return items, encode_cursor(before + limit, last.source, last.offset)
+
+
+def _bad_cursor() -> InvalidValue:
+    return InvalidValue("is not a cursor of this list.", field="cursor", remedy="Use `next_cursor` of a page.")
 
 
 def _result_view(folder: Location, line: Mapping[str, Any]) -> ResultObjectView:
@@ -249,10 +342,3 @@ def _group(fingerprint: str, count: int, example: ErrorView) -> ErrorGroupView:
         count=count,
         example=example,
     )
-
-
-def _skipped(cursor: str | None) -> int:
-    skip = int(decode_cursor(cursor, [int])[0]) if cursor else 0
-    if not 0 <= skip < 2**53:
-        raise InvalidValue("is not a cursor of this list.", field="cursor", remedy="Use `next_cursor` of a page.")
-    return skip
