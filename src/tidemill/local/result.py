@@ -12,6 +12,7 @@ from tidemill.domain import layout
 from tidemill.domain.life import Reason, TaskStatus
 from tidemill.domain.location import Location
 from tidemill.ports.objects import Objects
+from tidemill.publishing.rows import predictions
 from tidemill_runtime.contract import Counts
 
 PHASES = ("queue", "environment", "start", "load", "predict", "publish")
@@ -39,6 +40,7 @@ class Result:
     log: str | None = None
     _objects: Objects | None = field(default=None, repr=False, compare=False)
     _folder: Location | None = field(default=None, repr=False, compare=False)
+    _result_type: str = field(default="jsonl", repr=False, compare=False)
     _errors: Callable[[], Iterator[bytes]] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -67,12 +69,15 @@ class Result:
             yield json.loads(line)["name"]
 
     def predictions(self) -> Iterator[Any]:
-        """Every prediction in order of the input, as its JSON says (text as text); None for a failed record."""
+        """Every prediction in order of the input; None for a failed record.
+
+        jsonl: JSON's values. text: strings. csv, parquet: the prediction where that is the only column, else a dict of
+        all columns (of csv: of strings). file: the bytes of each file; a failed record has none.
+        """
         for name in self.results():
             assert self._objects is not None
             assert self._folder is not None
-            for line in _lines(self._objects.stream(self._folder.child(name))):
-                yield line.decode() if name.endswith(".txt") else json.loads(line)
+            yield from predictions(self._objects, self._folder.child(name), self._result_type)
 
     def errors(self) -> Iterator[dict[str, Any]]:
         """Failed records in order of the input: object, line or row, fault, type, message, traceback and more."""

@@ -366,6 +366,7 @@ class LocalRun:
             resumable=not succeeded and totals is not None and totals.counts.ok > 0,
             _objects=opened.objects,
             _folder=output,
+            _result_type=opened.checked.formats.result.type,
             _errors=errors if journal is not None else None,
         )
 

@@ -146,7 +146,8 @@ class _Verification:
             self._differs(layout.MARKER, "its first line does not fit the receipt")
         listed = [json.loads(line) for line in manifest.splitlines()]
         told = sum((Counts(**each["counts"]) for each in listed), Counts())
-        if counts not in (told, told + Counts(inputs=counts.failed, failed=counts.failed)):  # no file of a failed record
+        no_files = Counts(inputs=counts.failed, failed=counts.failed)  # a failed record leaves none
+        if counts not in (told, told + no_files):
             self._differs(layout.RECEIPT, "its account is not the sum of the results' accounts")
         with ThreadPoolExecutor(_WORKERS) as executor:
             for difference in executor.map(self._result, listed):

@@ -51,13 +51,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Output:
-    """Where a task's results are. done: its marker is there."""
+    """Where a task's results are. done: its marker is there. result_type: `ResultFormat.type`."""
 
     task: TaskRow
     run: RunRow
     objects: Objects
     folder: Location
     done: bool
+
+    @property
+    def result_type(self) -> str:
+        return str(self.run.checked["formats"]["result"]["type"]) if self.run.checked else "jsonl"
 
 
 _COUNTED, _FINAL, _EXTRAS = -1, -2, -3
@@ -113,16 +117,23 @@ class Results:
 
     def preview(self, actor: Actor, task: TaskId, name: str | None, lines: int) -> PreviewView:
         """The first lines of a result object; of the first one that has any, if none is named."""
+        output = self._output(actor, task)
         if name is None:
-            output = self._output(actor, task)
             results = (found for found, _ in self._objects_of(output, _Place()) if found.kind == "result")
             first = next((found for found in results if found.size_bytes), None)
             if first is None:
                 raise NotFound("there are no results yet.", remedy="Wait for the first object to be done.")
             name = first.name
         opened = self.open(actor, task, name)
+        if output.result_type == "parquet" and name not in (layout.ERRORS, layout.RECEIPT, layout.MARKER):
+            from tidemill.publishing.rows import parquet_lines  # pyarrow: an extra, and slow to load
+
+            rows, truncated = parquet_lines(output.objects, output.folder.child(name), lines)
+            return PreviewView(name=name, lines=[row[:PREVIEW_LINE_MAX] for row in rows], truncated=truncated)
         head = b"".join(opened.read(0, min(opened.info.size, PREVIEW_BYTES_MAX)))
         whole = len(head) == opened.info.size
+        if b"\0" in head:
+            return PreviewView(name=name, lines=[f"({opened.info.size} bytes that are no text)"], truncated=False)
         found = head.decode("utf-8", "replace").split("\n")
         if whole and found[-1] == "":
             found.pop()
