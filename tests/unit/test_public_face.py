@@ -15,7 +15,7 @@ from tidemill.wire.taskfile import TaskFile
 
 
 def test_all_is_there_and_documented() -> None:
-    assert tidemill.__all__ == ["Client", "Result", "__version__", "run", "verify"]
+    assert tidemill.__all__ == ["Client", "Result", "__version__", "diff", "run", "verify"]
     assert dir(tidemill) == tidemill.__all__
     for name in ("Client", "Result", "run"):
         assert len(getattr(tidemill, name).__doc__) > 100

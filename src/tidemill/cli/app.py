@@ -11,6 +11,7 @@ from tidemill.cli import config, models, objects, receipts, serve, task_app
 from tidemill.cli import outcomes as _outcomes  # noqa: F401 - adds its commands to the group
 from tidemill.cli import tasks as _tasks  # noqa: F401 - the same
 from tidemill.cli.commands import Call, command, help_text, option, task_parameters
+from tidemill.cli.diff import diff
 from tidemill.cli.options import RunRequest
 
 app = typer.Typer(
@@ -86,5 +87,6 @@ app.add_typer(task_app.app, name="task")
 app.add_typer(models.app, name="model")
 app.add_typer(objects.app, name="object")
 app.add_typer(receipts.app, name="receipt")
+command(app, "diff")(diff)
 app.add_typer(config.app, name="config")
 app.command("schema", help=help_text(config.schema))(config.schema)

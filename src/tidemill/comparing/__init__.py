@@ -1,0 +1,1 @@
+"""Two sets of predictions, record by record: what changed, by how much. `tidemill diff` and `tidemill.diff`."""
