@@ -79,10 +79,12 @@ class Installer:
         tell(f"resolving {count} requirement{'s' if count != 1 else ''}")
         work.uv("venv", "--quiet", "--python", sys.executable, str(folder / "venv"))
         (folder / "requirements.txt").write_text(_text(wanted.options, wanted.requirements), encoding="utf-8")
-        bounds = [*wanted.constraints, *runtime_bounds()]
+        # Where everything has a hash, bounds may not be given; a runtime that finds too old a library fails below.
+        bounds = [*wanted.constraints, *([] if wanted.hashed else runtime_bounds())]
         (folder / "constraints.txt").write_text(_text(bounds), encoding="utf-8")
         python = folder / "venv" / "bin" / "python"
-        asked = ["--requirements", str(folder / "requirements.txt"), "--constraints", str(folder / "constraints.txt")]
+        asked = ["--requirements", str(folder / "requirements.txt")]
+        asked += ["--constraints", str(folder / "constraints.txt")] if bounds else []
         only = [] if self.source_builds else ["--no-build"]
         work.uv("pip", "install", "--python", str(python), *asked, *only, tell=tell)
         site = folder / "venv" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -213,7 +215,9 @@ class _Work:
 
     def _failure(self, what: str) -> EnvironmentFailed:
         lines = [line.strip() for line in self._said().splitlines() if line.strip() and not _NO_NEWS.match(line)]
-        words = "\n".join(lines[-_WORDS_LINES:])[-_WORDS_CHARACTERS:].removeprefix("error: ") or f"uv {what}."
+        begun = [at for at, line in enumerate(lines) if line.startswith(("error:", "×"))]
+        words = "\n".join(lines[begun[-1] if begun else 0 :][:_WORDS_LINES])
+        words = words.removeprefix("error: ")[:_WORDS_CHARACTERS] or f"uv {what}."
         if "longer than" in what:
             words = f"Installing {what}. {words}"
         return EnvironmentFailed(words, log=str(self.log))

@@ -26,7 +26,8 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"\s+--hash[=\s]\s*(\S+)")
 _VARIABLE = re.compile(r"\$\{[A-Za-z_]\w*\}")
 _SCHEMES = ("http", "https", "git+http", "git+https", "git+ssh", "ssh")
-_FLAGS = {"--no-index", "--pre", "--require-hashes", "--prefer-binary"}
+_HASHED, _ALL_HASHED = " --hash=", "--require-hashes"
+_FLAGS = {"--no-index", "--pre", "--prefer-binary", _ALL_HASHED}
 _WITH_VALUE = {
     "-i": "--index-url",
     "--index-url": "--index-url",
@@ -57,6 +58,11 @@ class Wanted:
     bounds: tuple[Requirement, ...] = ()
     others: bool = False
     local: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def hashed(self) -> bool:
+        """Whether nothing may be installed without a hash."""
+        return _ALL_HASHED in self.options
 
     def fingerprint(self) -> list[object]:
         """All that decides what is installed, with the content of local files and without where they lie."""
@@ -105,6 +111,8 @@ def read_requirements(*packages: Path | None) -> Wanted | None:
             _read(reading, root, root / FILE_NAME, constraint=False)
     if not reading.requirements:
         return None
+    if any(_HASHED in line for line in reading.requirements) and _ALL_HASHED not in reading.options:
+        reading.options.append(_ALL_HASHED)  # as pip takes it: one hash, and everything has to have one
     return Wanted(
         tuple(reading.requirements),
         tuple(reading.constraints),
