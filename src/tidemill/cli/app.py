@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import tidemill
-from tidemill.cli import config, models, objects, receipts, serve, task_app
+from tidemill.cli import config, environments, models, objects, receipts, serve, task_app
 from tidemill.cli import outcomes as _outcomes  # noqa: F401 - adds its commands to the group
 from tidemill.cli import tasks as _tasks  # noqa: F401 - the same
 from tidemill.cli.commands import Call, command, help_text, option, task_parameters
@@ -88,5 +88,6 @@ app.add_typer(models.app, name="model")
 app.add_typer(objects.app, name="object")
 app.add_typer(receipts.app, name="receipt")
 command(app, "diff")(diff)
+app.add_typer(environments.app, name="environment")
 app.add_typer(config.app, name="config")
 app.command("schema", help=help_text(config.schema))(config.schema)

@@ -98,7 +98,7 @@ class EnvironmentView(View):
     """What became of the requirements of the run's model."""
 
     digest: str | None = None
-    """The environment that was made of them, as `tidemill environments` lists it; null: the server's own Python."""
+    """The environment that was made of them, as `tidemill environment list` shows it; null: the server's own Python."""
     ready_at: datetime | None = None
     """When it was there; null while it is being installed."""
     packages: dict[str, str] = {}
