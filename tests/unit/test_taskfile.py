@@ -16,6 +16,7 @@ from tidemill.domain.errors import InvalidValue, NotFound, TooLarge, UnknownKey
 from tidemill.wire.schema import documented_fields, task_schema
 from tidemill.wire.taskfile import NAME_MAX, TaskFile, check_name, dump_task, parse_task
 from tidemill.wire.taskyaml import default_name, read_task
+from tidemill_runtime.contract import Command
 
 LEAST: dict[str, Any] = {"name": "a", "model": "churn@2", "input": "cos://data/in/", "output": "cos://data/out/"}
 
@@ -43,7 +44,7 @@ def test_short_forms_become_values() -> None:
         LEAST
         | {
             "format": "csv",
-            "command": "sh 'run me.sh' -v",
+            "command": {"run": "sh 'run me.sh' -v", "protocol": "lines", "load_timeout": "2m"},
             "deadline": "2h",
             "record_timeout": "30s",
             "tolerance": "2.5%",
@@ -54,7 +55,9 @@ def test_short_forms_become_values() -> None:
         }
     )
     assert task.format.type == "csv"
-    assert task.command == ["sh", "run me.sh", "-v"]
+    assert task.command is not None
+    assert task.command.run == ["sh", "run me.sh", "-v"]
+    assert task.command.contract() == Command(["sh", "run me.sh", "-v"], "lines", load_timeout_s=120.0)
     assert (task.deadline, task.record_timeout, task.tolerance) == (7200, 30, 0.025)
     assert (task.resources.cpu, task.resources.memory) == (500, 4 * 2**30)
     assert task.instances == 3
@@ -112,8 +115,15 @@ def test_dumping_gives_a_document_that_reads_back_as_the_same_task(data: dict[st
         ({"deadline": "soon"}, "deadline", "2h"),
         ({"record_timeout": 0}, "record_timeout", "90s"),
         ({"tolerance": "200%"}, "tolerance", "100%"),
-        ({"command": "sh 'x"}, "command", "quotation"),
-        ({"command": []}, "command", "empty"),
+        ({"command": {"run": "sh 'x", "protocol": "lines"}}, "command.run", "quotation"),
+        ({"command": {"run": [], "protocol": "lines"}}, "command.run", "empty"),
+        ({"command": "sh x"}, "command", "protocol"),
+        ({"command": {"run": "sh x"}}, "command.protocol", "required"),
+        ({"command": {"run": "sh x", "protocol": "lines", "port": 80}}, "command.port", "http"),
+        ({"command": {"run": "sh x", "protocol": "http", "answer": "json"}}, "command.answer", "lines"),
+        ({"command": {"run": "sh x", "protocol": "http", "predict": "p"}}, "command.predict", "Begin it with /"),
+        ({"command": {"run": "x", "protocol": "http"}, "function": "a:b"}, "command", "function"),
+        ({"command": {"run": "x", "protocol": "http", "port": 80}, "batch": {"processes": 2}}, "batch.processes", "80"),
         ({"env": {"TIDEMILL_X": "1"}}, "env", "TIDEMILL_X"),
         ({"env": {"A-B": "1"}}, "env", "A-B"),
         ({"env": {"A": ["x"]}}, "env.A", "not text"),
@@ -178,7 +188,9 @@ def test_every_key_is_documented() -> None:
         assert field.doc, field.key
 
 
-@pytest.mark.parametrize("good", [LEAST, FULL, LEAST | {"command": "sh x", "env": {"A": 1}, "format": "csv"}])
+@pytest.mark.parametrize(
+    "good", [LEAST, FULL, LEAST | {"command": {"run": "sh x", "protocol": "lines"}, "env": {"A": 1}, "format": "csv"}]
+)
 def test_the_schema_accepts_what_we_accept(good: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(task_schema())
     jsonschema.validate(good, task_schema())

@@ -339,10 +339,36 @@ class Pins:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command of the user's own that is the model; the task file's `command` says more. run: words, for no shell.
+
+    protocol: "lines" (records on its standard input, predictions on its standard output) or "http" (a server).
+    lines: lifetime: "run", "batch" or "auto"; answer: "json", "text" or "auto". http: port: None for a free one.
+    accept: None for the content type. key: of the list of records in a JSON object, None for a bare list. records:
+    "many" or "one" in a request. connections: requests under way at once, None for the instance's cores.
+    """
+
+    run: list[str]
+    protocol: str
+    load_timeout_s: float = 600.0
+    lifetime: str = "auto"
+    answer: str = "auto"
+    port: Optional[int] = None
+    health: str = "/ping"
+    predict: str = "/invocations"
+    content_type: str = "application/json"
+    accept: Optional[str] = None
+    key: Optional[str] = None
+    records: str = "many"
+    connections: Optional[int] = None
+    max_request_bytes: int = 6 * 1024 * 1024
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All that an instance is told at its start (a JSON file, mode 0600, in its own folder).
 
-    model, code: absolute folders, read-only. command: the user's own, split into words; None is the model.
+    model, code: absolute folders, read-only. command: the user's own instead of what they hold.
     millicores, memory_bytes: what the instance may use. scratch: a folder of its own that is removed after it.
     die_with_parent: under `tidemill run`; a server's instances outlive it, and give up after orphan_after_s without
     an answer. function: the `module:function` that the task names; it wins over what the package says.
@@ -356,7 +382,7 @@ class Manifest:
     channel: Channel
     model: Optional[str]
     code: Optional[str]
-    command: Optional[list[str]]
+    command: Optional[Command]
     input: InputFormat
     result: ResultFormat
     millicores: int

@@ -34,6 +34,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ResultFormat": {"type": "jsonl", "form": "aligned", "keys": [], "layout": "per_object", "extension": ""},
     "Channel": {"url": "", "token": "", "fd": -1},
     "Pins": {"batch_size": None, "processes": None, "threads": None},
+    "Command": {
+        "load_timeout_s": 600.0,
+        "lifetime": "auto",
+        "answer": "auto",
+        "port": None,
+        "health": "/ping",
+        "predict": "/invocations",
+        "content_type": "application/json",
+        "accept": None,
+        "key": None,
+        "records": "many",
+        "connections": None,
+        "max_request_bytes": 6 * 1024 * 1024,
+    },
     "Manifest": {
         "record_timeout_s": None,
         "commit_every_s": 5.0,
@@ -65,6 +79,8 @@ def parse_manifest(text: bytes) -> contract.Manifest:
     manifest.channel = _filled("Channel", values["channel"])
     manifest.input = _filled("InputFormat", values["input"])
     manifest.result = _filled("ResultFormat", values["result"])
+    if manifest.command is not None:
+        manifest.command = _filled("Command", values["command"])
     manifest.pins = _filled("Pins", values.get("pins") or {})
     manifest.hints = {machine: _filled("Pins", hint) for machine, hint in (values.get("hints") or {}).items()}
     return cast("contract.Manifest", manifest)

@@ -40,6 +40,8 @@ TASK_OPTIONS = (
     TaskOption(
         "--function", "function", "Call this function of the model's folder: module:function.", "MODULE:FUNCTION"
     ),
+    TaskOption("--command", "command.run", "Command that is the model: python predict.py.", "WORDS"),
+    TaskOption("--protocol", "command.protocol", "How the command is spoken to: lines or http.", "PROTOCOL"),
     TaskOption("--input", "input.path", "Folder or file to predict, or cos://bucket/path/.", "PATH", "-i"),
     TaskOption("--output", "output.path", "Folder for the results.", "PATH", "-o"),
     TaskOption("--name", "name", "Name of the task. Default: made from model and input.", "NAME", "-n"),

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.domain.package import PackageFile, is_ignored, package_digest
@@ -31,6 +32,12 @@ class LocalModel:
         """`module:function` where it is one that is called."""
         return self.info.entry if self.info.kind == "function" else None
 
+    @property
+    def command(self) -> dict[str, Any] | None:
+        """What is said of the command, where it is one."""
+        command = self.info.options.get("command")
+        return None if command is None else dict(vars(command))
+
     def folders(self) -> list[Path]:
         return [folder for folder in (self.model, self.code) if folder is not None]
 
@@ -46,10 +53,6 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
             field="image",
             remedy="Leave it out, or create the task on a server with a container engine.",
         )
-    if task.command:
-        raise InvalidValue(
-            "a start command of one's own is not run yet.", field="command", remedy="Give a model_service.py."
-        )
     if task.secrets:
         raise InvalidValue(
             "`tidemill run` has no store of secrets.", field="secrets", remedy="Give them in `env`, or use a server."
@@ -60,8 +63,9 @@ def check_model(task: TaskFile, base: Path) -> LocalModel:
         )
     model = _folder(task.model, "model", base) if task.model is not None else None
     code = _folder(task.code, "code", base) if task.code is not None else None
+    command = task.command.contract() if task.command is not None else None
     try:
-        info = inspect_package(str(model) if model else None, str(code) if code else None, task.function)
+        info = inspect_package(str(model) if model else None, str(code) if code else None, task.function, command)
     except PackageError as error:
         line = f", line {error.line}" if error.line else ""
         place = f" ({error.file}{line})" if error.file else ""

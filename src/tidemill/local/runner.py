@@ -160,7 +160,7 @@ class LocalRun:
             channel=Channel("fd", fd=child.fd),
             model=str(model.model) if model.model else None,
             code=str(model.code) if model.code else None,
-            command=None,
+            command=task.command.contract() if task.command is not None else None,
             input=opened.checked.formats.input,
             result=opened.checked.formats.result,
             millicores=opened.resources.millicores,

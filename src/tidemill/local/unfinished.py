@@ -61,6 +61,7 @@ def header_of(checked: Checked, plan: Plan, model: LocalModel, stamp: str) -> di
         "data": _data(checked),
         "model": [str(folder) for folder in model.folders()],
         "function": model.function,
+        "command": model.command,
         "stamp": stamp,
     }
 
@@ -95,6 +96,8 @@ def check_same(journal: FileJournal, objects: Objects, checked: Checked, model: 
 def _check_model(journal: FileJournal, model: LocalModel) -> None:
     if journal.header.get("function") != model.function:
         raise _differs(f"it was begun with {journal.header.get('function') or 'no function'}", "function")
+    if journal.header.get("command") != model.command:
+        raise _differs("the command is not the one that it was begun with", "command")
     folders = model.folders()
     if stamp_of(folders) == journal.header["stamp"]:
         return

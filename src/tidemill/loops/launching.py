@@ -26,7 +26,7 @@ def manifest_of(context: Context, job: Job, instance: InstanceId, limits: Resour
         channel=Channel("http", url=context.runner_url(job.region), token=token),
         model=run.model_path,
         code=run.code_path,
-        command=list(spec.command) if spec.command else None,
+        command=spec.command.contract() if spec.command else None,
         input=job.checked.formats.input,
         result=job.checked.formats.result,
         millicores=limits.millicores,

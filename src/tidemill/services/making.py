@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ class TaskMaking:
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
-        check_callable(model_path, code_path, task.function)
+        check_callable(model_path, code_path, task)
         read_requirements(model_path, code_path)
         claim = _claim_uri(region, checked.output)
         return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
@@ -212,7 +213,10 @@ def _columns(ready: _Ready) -> dict[str, Any]:
         "description": task.description,
         "tags": dict(task.tags),
         "output": str(ready.checked.output),
-        "model": program.shown or task.image or task.function,
+        "model": program.shown
+        or task.image
+        or task.function
+        or (shlex.join(task.command.run) if task.command else None),
         "model_version": program.version,
         "model_digest": program.model,
         "code_digest": program.code,
@@ -242,10 +246,6 @@ def _check_supported(task: TaskFile) -> None:
             f"{task.image!r} needs a container engine, and this server has none.",
             field="image",
             remedy="Leave it out: the task then runs in the server's own Python.",
-        )
-    if task.command:
-        raise InvalidValue(
-            "a start command of one's own is not run yet.", field="command", remedy="Give a model_service.py."
         )
     if task.secrets:
         raise InvalidValue(

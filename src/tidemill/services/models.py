@@ -29,7 +29,7 @@ from tidemill.store.tables import tasks
 from tidemill.wire.package_views import ModelView, PackageView, VersionView
 from tidemill.wire.quantities import format_bytes
 from tidemill.wire.requests import ModelPatch, VersionRequest
-from tidemill.wire.taskfile import check_name
+from tidemill.wire.taskfile import TaskFile, check_name
 from tidemill.wire.views import DeletedView, Page
 from tidemill_runtime.models.inspect import ENTRY
 from tidemill_runtime.models.kinds import PackageError, PackageInfo, inspect_package
@@ -279,17 +279,19 @@ class Models:
 
 
 @lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
-def check_callable(model: Path | None, code: Path | None, function: str | None = None) -> PackageInfo:
-    """What is called of a model's and a code's folder, or the function that a task names. Raises InvalidValue with
-    file and line where there is nothing.
+def check_callable(model: Path | None, code: Path | None, task: TaskFile | None = None) -> PackageInfo:
+    """What is called of a model's and a code's folder, or the function or command that a task names. Raises
+    InvalidValue with file and line where there is nothing.
     """
+    function = task.function if task is not None else None
+    command = task.command.contract() if task is not None and task.command is not None else None
     field = "function" if function is not None else "model" if code is None else "code"
     for folder in (model, code):
         for place in () if folder is None else (folder / "batch" / ENTRY, folder / ENTRY):
             if place.is_file() and place.stat().st_size > ENTRY_BYTES_MAX:
                 raise InvalidValue(f"{ENTRY} is larger than {format_bytes(ENTRY_BYTES_MAX)}.", field=field)
     try:
-        return inspect_package(str(model) if model else None, str(code) if code else None, function)
+        return inspect_package(str(model) if model else None, str(code) if code else None, function, command)
     except PackageError as error:
         message = error.message
         for folder in (model, code):

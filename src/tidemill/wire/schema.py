@@ -39,10 +39,9 @@ def task_schema() -> dict[str, Any]:
     """The schema of a task file, as it is shipped."""
     schema = json_schema(TaskFile)
     schema["properties"]["name"] |= {"pattern": NAME_PATTERN, "maxLength": NAME_MAX, "minLength": 1}
-    schema["properties"]["command"] = {
-        "anyOf": [{"type": "string"}, *schema["properties"]["command"]["anyOf"]],
-        **{key: value for key, value in schema["properties"]["command"].items() if key != "anyOf"},
-    }
+    command = schema["properties"]["command"]["anyOf"][0]["properties"]
+    words = {key: command["run"][key] for key in ("type", "items")}
+    command["run"] = {"anyOf": [{"type": "string"}, words], "description": command["run"]["description"]}
     for key in ("env", "tags"):
         schema["properties"][key]["additionalProperties"] = {"type": ["string", "number", "boolean"]}
     return {"$schema": SCHEMA_DIALECT, "title": "Tidemill task", **schema}
@@ -129,6 +128,7 @@ def type_words(kind: Any) -> str:
 def _section_of(kind: Any, name: str) -> tuple[type[Section] | None, str]:
     if get_origin(kind) is dict:
         return _section_of(get_args(kind)[1], f"{name}.NAME")
+    kind = optional_inner(kind) or kind
     return (kind, name) if isinstance(kind, type) and issubclass(kind, Section) else (None, name)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tidemill.domain.errors import InvalidValue
 from tidemill.wire.kinds import Bytes, Length, Millicores, Range, Seconds, Share
 from tidemill.wire.sections import Section, dump, read
+from tidemill_runtime.contract import Command
 
 NAME_PATTERN = r"^[0-9A-Za-z\u4e00-\u9fff][0-9A-Za-z_\-\u4e00-\u9fff]*$"
 NAME_MAX = 60
@@ -147,6 +148,85 @@ class BatchSection(Section):
     """Threads that numeric libraries may use in each process."""
 
 
+_OF_LINES = ("lifetime", "answer")
+_OF_HTTP = ("port", "health", "predict", "content_type", "accept", "key", "records", "connections", "max_request")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSection(Section):
+    """A command that is the model: a program over lines, or a server that it starts. No shell reads it."""
+
+    noun: ClassVar[str] = "command"
+
+    run: list[str]
+    """The command: a text, which is split into words, or a list of words. It runs in the code folder, else in the
+    model's. `{model}`, `{code}` and `{port}` in it are replaced."""
+    protocol: Literal["lines", "http"]
+    """lines: records are lines on its standard input, predictions lines on its standard output. http: it starts a
+    server that is asked over HTTP, as containers made for SageMaker are."""
+    load_timeout: Seconds = 600.0
+    """How long it may take until it reads its first line, or its server is healthy."""
+    lifetime: Literal["auto", "run", "batch"] = "auto"
+    """lines: run starts it once for all records, batch anew for each mini-batch. auto: once, and anew where it turns
+    out to answer only at the end of its input."""
+    answer: Literal["auto", "json", "text"] = "auto"
+    """lines: what a line of it is. auto: JSON where it is JSON, else text."""
+    port: Annotated[int, Range(1, 65535)] | None = None
+    """http: the port that the server listens on. Not given: a free one, told in PORT, SAGEMAKER_BIND_TO_PORT and
+    `{port}`."""
+    health: Annotated[str, Length(1, 1000)] = "/ping"
+    """http: the path that answers 200 once the server is ready."""
+    predict: Annotated[str, Length(1, 1000)] = "/invocations"
+    """http: the path that mini-batches are posted to."""
+    content_type: Annotated[str, Length(3, 200)] = "application/json"
+    """http: how records are sent: application/json (a list), application/jsonlines, text/csv, text/plain; any other has
+    one record in each request."""
+    accept: Annotated[str, Length(1, 200)] | None = None
+    """http: the type of answer that is asked for. Not given: the content type."""
+    key: Annotated[str, Length(1, 200)] | None = None
+    """http: the name that the list of records has in a JSON object, like `instances`. Not given: a bare list."""
+    records: Literal["many", "one"] = "many"
+    """http: how many records a request has."""
+    connections: Annotated[int, Range(1, 1024)] | None = None
+    """http: requests under way at once. Not given: the instance's cores."""
+    max_request: Bytes = 6 * 1024 * 1024
+    """http: the largest body of a request (`6Mi`)."""
+
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        if isinstance(data, str | list):
+            raise InvalidValue(
+                "has no protocol.",
+                remedy="Write command: {run: ..., protocol: lines} (or http), so that it is known how to speak to it.",
+            )
+        if isinstance(data, Mapping) and isinstance(data.get("run"), str):
+            try:
+                return {**data, "run": shlex.split(data["run"])}
+            except ValueError as error:
+                raise InvalidValue(f"{error}.", field="run", remedy="Close the quotation.") from None
+        return data
+
+    def check(self) -> None:
+        if not self.run or not self.run[0]:
+            raise InvalidValue("is empty.", field="run", remedy="Give a command.")
+        if self.load_timeout == 0:
+            raise InvalidValue("0 s is not enough.", field="load_timeout", remedy="Write it like 90s or 15m.")
+        if self.max_request == 0:
+            raise InvalidValue("0 bytes hold no record.", field="max_request", remedy="Write it like 6Mi.")
+        for key in ("health", "predict"):
+            if not getattr(self, key).startswith("/"):
+                raise InvalidValue(f"{getattr(self, key)!r} is no path.", field=key, remedy="Begin it with /.")
+        for key in _OF_HTTP if self.protocol == "lines" else _OF_LINES:
+            if getattr(self, key) != getattr(CommandSection, key):
+                other = "http" if self.protocol == "lines" else "lines"
+                raise InvalidValue(f"is for the protocol {other}.", field=key, remedy="Leave it out.")
+
+    def contract(self) -> Command:
+        """What an instance is told."""
+        values = {name: value for name, value in vars(self).items() if name not in ("load_timeout", "max_request")}
+        return Command(**values, load_timeout_s=self.load_timeout, max_request_bytes=self.max_request)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskFile(Section):
     """A task, as asked for."""
@@ -167,8 +247,7 @@ class TaskFile(Section):
     """Folder whose files go before the model package's code."""
     function: Annotated[str, Length(3, 400)] | None = None
     """A function to call instead, as `module:function`: of the folder, or installed."""
-    command: list[str] | None = None
-    """The user's own start command (a string is split into words)."""
+    command: CommandSection | None = None
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables of the instances."""
     secrets: list[str] = field(default_factory=list)
@@ -198,11 +277,6 @@ class TaskFile(Section):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        if isinstance(data.get("command"), str):
-            try:
-                data["command"] = shlex.split(data["command"])
-            except ValueError as error:
-                raise InvalidValue(f"{error}.", field="command", remedy="Close the quotation.") from None
         for key in ("env", "tags"):
             if isinstance(data.get(key), Mapping):
                 data[key] = {str(name): _scalar(value) for name, value in data[key].items()}
@@ -225,12 +299,22 @@ class TaskFile(Section):
         for key in ("deadline", "record_timeout"):
             if getattr(self, key) == 0:
                 raise InvalidValue("0 s is not a time to come.", field=key, remedy="Write it like 90s, 15m or 2h.")
-        if self.model is None and self.image is None and self.code is None and self.function is None:
+        if not (self.model or self.image or self.code or self.function or self.command):
             raise InvalidValue(
                 "is required.", field="model", remedy="Give a folder or an entry of the model repository."
             )
-        if self.command is not None and not self.command:
-            raise InvalidValue("is empty.", field="command", remedy="Leave it out, or give a command.")
+        if self.command is not None:
+            self._check_command(self.command)
+
+    def _check_command(self, command: CommandSection) -> None:
+        if self.function is not None:
+            raise InvalidValue("there is a function too.", field="command", remedy="Leave one of the two out.")
+        if command.port is not None and (self.batch.processes or 1) > 1:
+            raise InvalidValue(
+                f"{self.batch.processes} processes start a server each, and all on port {command.port}.",
+                field="batch.processes",
+                remedy="Leave it out, or have the server take its port from PORT and leave command.port out.",
+            )
 
 
 def check_name(value: str, *, field: str = "") -> None:

@@ -10,13 +10,15 @@ import json
 import os
 from typing import Any, Optional
 
+from tidemill_runtime.models.commands import PROTOCOLS, read_command
+
 FILE = "tidemill.json"
 BYTES_MAX = 64 * 1024
 """A larger one is none that a person wrote."""
 
 KINDS = ("service", "mlflow", "onnx", "sklearn", "lightgbm", "function", "lines", "http")
-COMMAND_KINDS = ("lines", "http")
-"""What a `command` can be: `protocol` says which, lines where it says nothing."""
+COMMAND_KINDS = PROTOCOLS
+"""What a `command` can be: its `protocol` says which."""
 
 _ARTIFACT = ("mlflow", "onnx", "sklearn", "lightgbm")
 _BATCHES = ("record", "dict", "str", "bytes", "path", "numpy", "pandas", "polars", "arrow")
@@ -29,21 +31,23 @@ KEYS: dict[str, tuple[type, tuple[str, ...]]] = {
     "method": (str, ("sklearn",)),
     "outputs": (list, ("onnx",)),
     "function": (str, ("function",)),
-    "command": (list, COMMAND_KINDS),
-    "protocol": (str, COMMAND_KINDS),
-    "port": (int, ("http",)),
-    "health": (str, ("http",)),
-    "predict": (str, ("http",)),
+    "command": (dict, COMMAND_KINDS),
 }
 """Every key: the type of its value, and the kinds that it is for."""
 
 _VALUES: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
-    "protocol": COMMAND_KINDS,
     "method": ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform"),
     "batch": _BATCHES,
 }
-_TYPE_WORDS = {str: "a text", list: "a list of texts", int: "a whole number", float: "a number", bool: "true or false"}
+_TYPE_WORDS = {
+    str: "a text",
+    dict: "an object",
+    list: "a list of texts",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 class PackageError(Exception):
@@ -77,7 +81,7 @@ def declared_kind(values: dict[str, Any]) -> Optional[str]:
     if "function" in values:
         return "function"
     if "command" in values:
-        return str(values.get("protocol", "lines"))
+        return str(values["command"]["protocol"])
     return None
 
 
@@ -124,6 +128,11 @@ def _check(path: str, key: str, value: Any) -> None:
         good = bool(value) and all(isinstance(each, str) for each in value)
     if not good:
         raise PackageError("bad_file", f"{FILE}: {key!r} has to be {_TYPE_WORDS[wanted]}, not {value!r}", path)
+    if key == "command":
+        try:
+            read_command(value)
+        except ValueError as error:
+            raise PackageError("bad_file", f"{FILE}: 'command' {error}", path) from None
     allowed = _VALUES.get(key)
     if allowed is not None and value not in allowed:
         raise PackageError("bad_file", f"{FILE}: {key!r} is one of {', '.join(allowed)}, not {value!r}", path)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from tidemill_runtime.models.commands import read_command
 from tidemill_runtime.models.declared import (
     COMMAND_KINDS,
     FILE,
@@ -22,13 +23,14 @@ from tidemill_runtime.models.declared import (
 )
 from tidemill_runtime.models.inspect import ENTRY, find_class, find_entry, find_function
 
+if TYPE_CHECKING:
+    from tidemill_runtime.contract import Command
+
 __all__ = ["KINDS", "PackageError", "PackageInfo", "inspect_package"]
 
 MLMODEL = "MLmodel"
-NOT_RUN_YET: tuple[str, ...] = COMMAND_KINDS
+NOT_RUN_YET: tuple[str, ...] = ("http",)
 """Kinds that have no module of their own here, and are refused."""
-_COMMAND_KEYS = ("kind", "protocol", "port", "health", "predict")
-"""What a package may say of a command that the task names."""
 _BY_SUFFIX = {
     ".onnx": "onnx",
     ".joblib": "sklearn",
@@ -48,7 +50,7 @@ class PackageInfo(NamedTuple):
 
     class_name: service: the class in the entry that is the model. line: of the class or function, 0 if not known.
     requirements: absolute path of the package's requirements.txt, None if it has none.
-    options: what `tidemill.json` says beside the kind; `command` is a list of words, whoever gave it.
+    options: what `tidemill.json` says beside the kind; `command` is a `contract.Command`, whoever gave it.
     """
 
     kind: str
@@ -68,7 +70,7 @@ def inspect_package(
     model: Optional[str],
     code: Optional[str] = None,
     function: Optional[str] = None,
-    command: Optional[list[str]] = None,
+    command: Optional[Command] = None,
 ) -> PackageInfo:
     """What is called of a model's folder, a code folder (which comes first) and what the task itself names.
 
@@ -79,16 +81,15 @@ def inspect_package(
     if function is not None:
         kind: Optional[str] = "function"
         values = {"function": function, **{key: values[key] for key in ("batch",) if key in values}}
-    elif command:
-        values = {**{key: value for key, value in values.items() if key in _COMMAND_KEYS}, "command": list(command)}
-        kind = declared_kind(values)
+    elif command is not None:
+        kind = command.protocol
     else:
         kind = declared_kind(values)
     requirements = _requirements(folders)
     if kind in NOT_RUN_YET:
         raise PackageError("not_supported", f"{kind}: a command of one's own is not run yet", path)
     if kind in COMMAND_KINDS:
-        return _command(path, values, kind, requirements)
+        return _command(path, values, kind, command, requirements)
     if kind == "function":
         return _function(folders, path, values, requirements)
     if kind is None:
@@ -107,13 +108,18 @@ def _requirements(folders: list[str]) -> Optional[str]:
     return None
 
 
-def _command(path: Optional[str], values: dict[str, Any], kind: Optional[str], needs: Optional[str]) -> PackageInfo:
-    assert kind is not None
-    if "command" not in values:
-        raise PackageError("bad_file", f'{FILE}: kind {kind!r} needs a "command", a list of words', path)
-    if values.get("protocol", kind) != kind:
-        raise PackageError("bad_file", f"{FILE}: kind {kind!r} contradicts protocol {values['protocol']!r}", path)
-    return PackageInfo(kind, shlex.join(values["command"]), "", 0, needs, check_options(path, values, kind))
+def _command(
+    path: Optional[str], values: dict[str, Any], kind: str, given: Optional[Command], needs: Optional[str]
+) -> PackageInfo:
+    """given: the task's own command."""
+    if given is None:
+        if "command" not in values:
+            raise PackageError("bad_file", f'{FILE}: kind {kind!r} needs a "command"', path)
+        given = read_command(values["command"])
+        if given.protocol != kind:
+            raise PackageError("bad_file", f"{FILE}: kind {kind!r} contradicts protocol {given.protocol!r}", path)
+        check_options(path, values, kind)
+    return PackageInfo(kind, shlex.join(given.run), "", 0, needs, {"command": given})
 
 
 def _function(folders: list[str], path: Optional[str], values: dict[str, Any], needs: Optional[str]) -> PackageInfo:
