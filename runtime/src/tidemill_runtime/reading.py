@@ -26,7 +26,7 @@ def open_reader(
     if form.type == "jsonl":
         from tidemill_runtime.codec.jsonl import jsonl_reader
 
-        return jsonl_reader(lease, form, forced, shape, carried or ())
+        return jsonl_reader(lease, form, forced, shape, carried)
     if form.type == "text":
         from tidemill_runtime.codec.text import text_reader
 
@@ -38,7 +38,7 @@ def open_reader(
     if form.type == "csv":
         from tidemill_runtime.codec.csv_rows import CsvReader
 
-        return CsvReader(lease, form, forced)
+        return CsvReader(lease, form, forced, shape, carried)
     if form.type == "parquet":
         from tidemill_runtime.codec.parquet import ParquetReader
 

@@ -1,9 +1,11 @@
-"""JSON lines: a record is a JSON value on a line, decoded a block at a time by msgspec."""
+"""JSON lines: a record is a JSON value on a line, decoded by msgspec without a step of Python between lines."""
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypedDict
 
 import msgspec
 
@@ -17,39 +19,57 @@ decoder = msgspec.json.Decoder()
 
 
 def jsonl_reader(
-    lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]], shape: str, carried: Sequence[str]
+    lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]], shape: str, carried: Optional[Sequence[str]]
 ) -> LineReader:
-    """Items are what the lines' JSON says: dicts, mostly. form.columns: the keys of a dict that the model gets."""
+    """Items are what the lines' JSON says: dicts, mostly. form.columns: the keys of a dict that the model gets.
+
+    carried: those that results need; None for whole records.
+    """
     frames = frames_for(shape)
     if frames is not None:
-        reader: LineReader = frames.FrameReader(lease, form, forced, decode_block, decoder.decode, shape, carried)
+        reader: LineReader = frames.FrameReader(lease, form, forced, decode_block, decoder.decode, shape, carried or ())
         return reader
-    return LineReader(lease, form, forced, decode_block, decoder.decode, carried)
+    whole = form.columns is None or carried is None
+    chosen = None if whole else _chosen_decoder(list(dict.fromkeys([*(form.columns or ()), *(carried or ())])))
+    if chosen is None:
+        return LineReader(lease, form, forced, decode_block, decoder.decode, carried or ())
+
+    def decode(data: memoryview) -> Optional[list[Any]]:
+        return decode_block(data, chosen.decode) if _is_utf8(data) else None
+
+    def decode_line(line: bytes) -> Any:
+        line.decode()  # also what is passed over has to be text
+        try:
+            return chosen.decode(line)
+        except msgspec.ValidationError:  # JSON, but no dict
+            return decoder.decode(line)
+
+    return LineReader(lease, form, forced, decode, decode_line, carried or ())
 
 
-def decode_block(data: memoryview) -> Optional[list[Any]]:
-    """The values of a block with one on each line, else None: then it is decoded line by line.
+def _chosen_decoder(names: list[str]) -> Any:
+    """Reads only these keys of dicts and passes over the others; None if it cannot (some releases know ASCII alone)."""
+    make: Any = TypedDict
+    chosen: Any = msgspec.json.Decoder(make("Chosen", dict.fromkeys(names, Any), total=False))
+    known = dict.fromkeys(names, 1)
+    written = [json.dumps(known, ensure_ascii=ascii_alone) for ascii_alone in (False, True)]
+    return chosen if all(chosen.decode(each) == known for each in written) else None
 
-    msgspec takes values wherever they stand, so where they stand is counted.
+
+def _is_utf8(data: memoryview) -> bool:
+    try:
+        str(data, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def decode_block(data: memoryview, decode: Callable[[bytes], Any] = decoder.decode) -> Optional[list[Any]]:
+    """The values of a block with one on each line, else None: then blank and bad lines are told apart.
+
+    msgspec's decode_lines takes values wherever they stand; to make sure of the lines after it costs more than this.
     """
     try:
-        items = decoder.decode_lines(data)
+        return list(map(decode, io.BytesIO(data)))
     except UNREADABLE:
         return None
-    return items if _one_on_each_line(bytes(data), len(items)) else None
-
-
-def _one_on_each_line(block: bytes, values: int) -> bool:
-    """Whether the lines are `values` in number, and a value ends and another begins at each line's end.
-
-    JSON never has `}` and `{` side by side inside a value. So as many of these pairs across a line's end as there are
-    line ends leave no line with two values and none with half of one. Only objects and arrays, without blanks around
-    them, are known that way; whatever else comes is decoded line by line.
-    """
-    end = b"\r\n" if block.endswith(b"\r\n") else b"\n"
-    last = -len(end) - 1 if block.endswith(end) else -1
-    opening, closing = block[:1], block[last : last + 1 or None]
-    if opening + closing not in (b"{}", b"[]"):
-        return False
-    between = block.count(closing + end + opening)
-    return between == values - 1 and block.count(b"\n") == values - (last == -1)

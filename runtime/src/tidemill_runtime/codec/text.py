@@ -191,6 +191,11 @@ class LineRecords:
 def _chosen(items: list[Any], columns: Optional[list[str]]) -> list[Any]:
     if columns is None:
         return items
+    try:
+        if set(map(tuple, items)) == {tuple(columns)}:
+            return items
+    except TypeError:  # an item that is no dict
+        pass
     return [{name: item.get(name) for name in columns} if isinstance(item, dict) else item for item in items]
 
 
