@@ -23,10 +23,10 @@ def resolved(*samples: tuple[str, bytes], **section: object) -> Formats:
         ("a.ndjson", b"", "jsonl", Cut.RANGES),
         ("part-00000", b'{"x": 1}\n{"x"', "jsonl", Cut.RANGES),
         ("x.json", b'{"x": 1}\n{"x": 2}\n', "jsonl", Cut.RANGES),
-        ("a.csv", b"a,b\n", "csv", Cut.WHOLE),
-        ("a.tsv", b"a\tb\n", "csv", Cut.WHOLE),
-        ("a.parquet", b"PAR1", "parquet", Cut.RANGES),
-        ("part-0", b"PAR1\x15", "parquet", Cut.RANGES),
+        ("a.csv", b"a,b\n", "csv", Cut.RANGES),
+        ("a.tsv", b"a\tb\n", "csv", Cut.RANGES),
+        ("a.parquet", b"PAR1", "parquet", Cut.GROUPS),
+        ("part-0", b"PAR1\x15", "parquet", Cut.GROUPS),
         ("a.txt", b"hello", "text", Cut.RANGES),
         ("a.PNG", b"\x89PNG", "file", Cut.FILES),
         ("dir/scan.nii.gz", b"\x1f\x8b", "file", Cut.FILES),
@@ -144,3 +144,37 @@ def test_what_is_refused(samples: list[tuple[str, bytes]], section: dict[str, ob
 def test_a_type_that_is_given_is_not_doubted() -> None:
     found = resolved(("a.log", b"x"), ("b.csv", b""), type="text")
     assert (found.input.type, found.by_name) == ("text", None)
+
+
+@pytest.mark.parametrize(
+    ("head", "cut"),
+    [
+        (b'a,b\n1,"x"\n2,"x,y"\n', Cut.RANGES),
+        (b'a,b\n1,"two\nlines"\n', Cut.WHOLE),
+        (b'a,b\n1,5" disk\n2,x\n', Cut.RANGES),
+        (b'a,b\n1,"never closed\n2,x\n', Cut.WHOLE),
+        (b'a,b\n1,x\n2,"cut off by the window', Cut.RANGES),
+        (b'a,b\r\n1,"x"\r\n', Cut.RANGES),
+    ],
+)
+def test_csv_is_cut_where_no_row_has_more_than_a_line(head: bytes, cut: Cut) -> None:
+    found = resolved(("a.csv", head))
+    assert found.cut is cut
+    assert bool(found.uncut) is (cut is Cut.WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "uncut"),
+    [
+        ("a.jsonl", b'{"x": 1}\n', "format.split is whole"),
+        ("a.parquet", b"PAR1", "format.split is whole"),
+        ("a.csv", b"a\n", "format.split is whole"),
+    ],
+)
+def test_nothing_is_cut_where_the_task_says_so(name: str, head: bytes, uncut: str) -> None:
+    found = resolved((name, head), split="whole")
+    assert (found.cut, found.uncut) == (Cut.WHOLE, uncut)
+
+
+def test_compressed_objects_say_why_they_are_not_cut() -> None:
+    assert resolved(("a.jsonl.zst", b"")).uncut == "zstd cannot be cut"

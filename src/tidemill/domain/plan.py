@@ -17,6 +17,7 @@ class Plan:
 
     objects, bytes: of the input. units: groups of splits that are published together, numbered from 0.
     listing_sha256: of the listing object, in hex. input_type: `InputFormat.type`.
+    note: what a person should know of it, for example that large objects are not cut, and why.
     """
 
     listing: Location
@@ -28,3 +29,4 @@ class Plan:
     layout: Layout
     listing_sha256: str
     input_type: str
+    note: str = ""

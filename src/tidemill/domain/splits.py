@@ -25,7 +25,7 @@ LAST_BYTES_MAX = 1024 * 1024
 GROUP_FILES = 250
 """At most so many objects in a split (performance.md: about 250 small files a split)."""
 TAPER = 32
-"""A split is at most this part of what is left when it is leased, so that up to about so many processes end together."""
+"""A split is at most this part of what is left when it is leased: so many processes end together."""
 LAST_SHARE = 2048
 """The last splits are about this part of the input: smaller ones would cost more than they save (about 0.6 ms each)."""
 SPLITS_MAX = 65_536

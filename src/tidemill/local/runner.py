@@ -71,6 +71,7 @@ class LocalRun:
         self._times = Timeline(began)
         self._display = Display(progress, opened.id, opened.instances)
         self._end: End | None = None
+        self._note = ""
         self._children = children
         self._cleared = False
 
@@ -181,6 +182,7 @@ class LocalRun:
         opened = self._opened
         if opened.journal is not None:
             self._plan = plan_of(opened.journal)
+            self._note = self._plan.note
             return opened.journal
 
         def tick(_: int) -> None:
@@ -190,6 +192,7 @@ class LocalRun:
         try:
             stamp = stamp_of(opened.model.folders())
             self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, tick=tick)
+            self._note = self._plan.note
             header = header_of(opened.checked, self._plan, opened.model, stamp)
             opened.folder.mkdir(parents=True, exist_ok=True)
             path = journal_path(opened.home, opened.id)
@@ -392,5 +395,5 @@ class LocalRun:
             pending=self._crew.pending if journal is not None else Counts(),
             running=self._crew.running if journal is not None else 0,
             reason=reason,
-            explanation=explain(reason, paused) if paused else told,
+            explanation=explain(reason, paused) if paused else told or self._note,
         )

@@ -18,6 +18,7 @@ from tidemill.loops.loop import Due
 from tidemill.planning.plan import make_plan
 from tidemill.publishing.claims import claim, release_claim
 from tidemill.services.runs import PLACE, PLAN, RECONCILE, finish, locked_run, mark
+from tidemill.store.events import add_event
 from tidemill.store.plans import ready, save_plan
 from tidemill.store.runs import runs_to_plan
 
@@ -54,11 +55,13 @@ class PlanLoop:
         run = job.run
         claim(job.objects, job.output, run.task, run.id)
         reach("plan.claimed")
+        note = ""
         if job.plan is None:
             try:
                 plan, splits = make_plan(job.objects, job.checked, run.task, tick=_Tick(self._context, run.id))
             except _Unwanted:
                 return
+            note = plan.note
             reach("plan.listed")
             save_plan(self._context.store, run.owner, run.id, run.task, plan, splits, self._context.clock.now())
         with self._context.store.write() as tx:
@@ -70,6 +73,10 @@ class PlanLoop:
             if row.plan is None:
                 ready(tx, run.id, now)
             mark(tx, row, "planned", now)
+            if note:
+                add_event(
+                    tx, row.owner, row.task, kind="run", subject=row.id, name="run.uncut", message=f"{note}.", now=now
+                )
             tx.wake(PLACE, RECONCILE)
         reach("plan.stored")
 

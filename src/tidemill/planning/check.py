@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue, NotAllowed, Refused, StorageDenied, StorageUnavailable
 from tidemill.domain.location import Location, parse_location
 from tidemill.domain.splits import Cut
+from tidemill.planning.cutting import SPANS_LINES, spans_lines
 from tidemill.planning.formats import PEEK_BYTES, Formats, Sample, resolve
 from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
@@ -77,6 +78,10 @@ def check_task(
         first = first_inputs(objects, source, task.input.include, task.input.exclude)
         samples = _samples(objects, source, first)
     formats = resolve(task.format, samples)
+    if formats.cut is Cut.RANGES and formats.input.type == "csv":
+        with naming("input.path"):
+            if spans_lines(objects, folder_of(source), first, formats.input):
+                formats = replace(formats, cut=Cut.WHOLE, uncut=SPANS_LINES)
     if formats.cut is not Cut.FILES and len(first) < _FIRST_OBJECTS and not any(each.size for each in first):
         raise InvalidValue(
             f"{source} holds no data: every object is empty.", field="input.path", remedy="Check the path."

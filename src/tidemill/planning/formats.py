@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.domain.errors import InvalidValue
 from tidemill.domain.splits import Cut, Layout
+from tidemill.planning.cutting import cut_of
 from tidemill.publishing.publisher import check_result_format
 from tidemill_runtime.contract import InputFormat, ResultFormat
 
@@ -62,13 +63,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Formats:
-    """by_name: what every object's name has to tell, or else the folder is mixed; None where the task says the type."""
+    """by_name: what every object's name has to tell, or else the folder is mixed; None where the task says the type.
+    uncut: why large objects run whole, empty where they are cut.
+    """
 
     input: InputFormat
     result: ResultFormat
     cut: Cut
     layout: Layout
     by_name: Kind | None
+    uncut: str = ""
 
 
 def kind_of_name(name: str) -> Kind:
@@ -120,7 +124,9 @@ def resolve(section: FormatSection, samples: Sequence[Sample]) -> Formats:
     )
     _check_columns(section, input_format, head)
     result = _result(section, input_format)
-    return Formats(input_format, result, _cut(input_format), Layout(result.layout), by_name)
+    heads = (sample.head for sample in samples)
+    cut, uncut = cut_of(input_format, heads, whole=section.split == "whole")
+    return Formats(input_format, result, cut, Layout(result.layout), by_name, uncut)
 
 
 def _detect_type(named: Kind, sample: Sample) -> str:
@@ -314,13 +320,6 @@ def _result_files(wanted: ResultSection, found: InputFormat) -> ResultFormat:
             "each file is an object of its own.", field="format.result.layout", remedy="Leave it out, or use jsonl."
         )
     return ResultFormat(type="file", layout="per_object", extension=wanted.extension or "")
-
-
-def _cut(found: InputFormat) -> Cut:
-    if found.type == "file":
-        return Cut.FILES
-    # A quoted field may hold a line's end, so that no place inside a CSV object is known to begin a record.
-    return Cut.WHOLE if found.compression != "none" or found.type == "csv" else Cut.RANGES
 
 
 def _first_json_line(head: bytes) -> dict[str, Any] | None:

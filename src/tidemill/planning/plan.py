@@ -14,6 +14,7 @@ from tidemill.domain.plan import Plan
 from tidemill.domain.splits import Layout, PlannedSplit, plan_splits
 from tidemill.objects.listing import listing_line, read_listing
 from tidemill.planning.check import Checked
+from tidemill.planning.cutting import uncut_note, worth_cutting
 from tidemill.planning.formats import check_same_kind, kind_of_name
 from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
@@ -48,6 +49,7 @@ def make_plan(
             total_bytes=writer.bytes,
         )
     )
+    uncut = sum(each.stop == -1 and worth_cutting(each.bytes, writer.bytes) for each in splits)
     plan = Plan(
         listing=listing,
         objects=writer.objects,
@@ -58,6 +60,7 @@ def make_plan(
         layout=formats.layout,
         listing_sha256=writer.sha256.hexdigest(),
         input_type=formats.input.type,
+        note=uncut_note(uncut, writer.objects, formats.uncut),
     )
     return plan, splits
 

@@ -33,6 +33,7 @@ def load_checked(values: dict[str, Any]) -> Checked:
             cut=Cut(formats["cut"]),
             layout=Layout(formats["layout"]),
             by_name=Kind(**formats["by_name"]) if formats["by_name"] else None,
+            uncut=formats.get("uncut", ""),
         ),
         include=tuple(values["include"]),
         exclude=tuple(values["exclude"]),

@@ -105,6 +105,9 @@ class FormatSection(Section):
     """Columns that the model gets; all, if not given."""
     max_record: Bytes = 16 * 1024 * 1024
     """A longer record is an error of that record (`16Mi`)."""
+    split: Literal["auto", "whole"] = "auto"
+    """auto: large objects are cut into ranges, so that several processes share them, where the format allows it. whole:
+    never; needed for csv with line breaks inside quotes, if that was not seen."""
     result: ResultSection = ResultSection()
 
     @classmethod

@@ -1,50 +1,55 @@
 """CSV and TSV: a record is a row, handed over as a dict by the header's names. Used by the worker.
 
-The header and the columns' types come from the object's beginning, whatever range of it is read, so that every range
-gives the same values. A value that does not fit its column's type stays text: the model decides.
+A value that does not fit its column's type stays text: the model decides. Where the input is large, or the model wants
+columns, blocks are parsed into frames (`csv_frames`), with the same values.
+
+A row may have several lines, inside quotes, and only the parser knows. A block whose last row goes on is handed out
+without it. A range that ends inside of a row is a fatal fault: then the next range began in the middle of one.
 """
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from tidemill_runtime.codec.lines import LineBlocks, LongLine, RawBlock
+from tidemill_runtime.codec.columnar import frames_for
+from tidemill_runtime.codec.csv_table import Row, Table, rows_of, table_of
+from tidemill_runtime.codec.lines import BLOCK_BYTES, LineBlocks, LongLine, RawBlock
 from tidemill_runtime.codec.records import Bad, columns_of
 from tidemill_runtime.codec.text import split_lines, too_long
 from tidemill_runtime.faults import FatalError
+from tidemill_runtime.models.shapes import COLUMNAR
 from tidemill_runtime.source import Source, open_source
 
 if TYPE_CHECKING:
+    from tidemill_runtime.codec.frames import Layout
+    from tidemill_runtime.codec.records import Records
     from tidemill_runtime.contract import InputFormat, InputObject, Lease
 
-SAMPLE_BYTES = 64 * 1024
-"""How much of an object's beginning decides on the types of its columns."""
+_FRAMES_FROM_BYTES = 4 * 1024 * 1024
+"""From an object of this size on dicts are made of frames, too: that is thrice as fast, but polars takes 0.2 s."""
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")  # "007" and telephone numbers are text
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
-
-Row = Union[list[str], Bad]
-
-
-class Table(NamedTuple):
-    """What an object's beginning says. body: where its first row begins, in bytes. numbers: the parser of each column
-    or None.
-    """
-
-    names: list[str]
-    numbers: list[Optional[Callable[[str], Any]]]
-    body: int
+Parsed = list[tuple[Row, int, int]]
 
 
 class CsvReader:
-    """The rows of a lease's objects."""
+    """The rows of a lease's objects. shape: the model's. carried: columns that results need; None for all."""
 
-    def __init__(self, lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        form: InputFormat,
+        forced: dict[int, dict[int, int]],
+        shape: str = "record",
+        carried: Optional[Sequence[str]] = None,
+    ) -> None:
         self._lease = lease
         self._forced = forced
+        self._shape = shape
+        self._carried = None if carried is None else list(carried)
         self._source: Optional[Source] = None
         self.form = form
         csv.field_size_limit(form.max_record_bytes)
@@ -55,7 +60,7 @@ class CsvReader:
                 form.encoding,
             )
 
-    def blocks(self) -> Iterator[CsvRecords]:
+    def blocks(self) -> Iterator[Records]:
         lease = self._lease
         for index in range(lease.cursor.object, len(lease.objects)):
             if lease.objects[index].size:
@@ -70,16 +75,17 @@ class CsvReader:
             self._source.close()
             self._source = None
 
-    def _object(self, index: int, offset: int) -> Iterator[CsvRecords]:
+    def _object(self, index: int, offset: int) -> Iterator[Records]:
         lease, listed = self._lease, self._lease.objects[index]
-        table = self._table(listed)
+        table = table_of(listed, self.form)
+        frames = self._frames(listed) if table.names else None
+        layout = self._layout(table, frames)
         base = max(0, lease.start) if lease.stop >= 0 else 0
         stop = lease.stop if 0 <= lease.stop < listed.size else None
         position = base + offset
         partial = position > table.body and offset == 0
         position = max(position - 1 if partial else position, table.body)
         self._source = open_source(listed, position, self.form.compression)
-        whole = base == 0 and stop is None
         lines = LineBlocks(
             self._source,
             position=position,
@@ -87,82 +93,110 @@ class CsvReader:
             partial=partial,
             longest=self.form.max_record_bytes,
             forced={base + begin: base + end for begin, end in self._forced.get(index, {}).items()},
-            quote=self.form.quote.encode() if whole and self.form.quote else None,
+            block_bytes=min(frames.FRAME_BYTES if frames and layout else BLOCK_BYTES, self.form.max_record_bytes),
         )
         for block in lines:
-            yield CsvRecords(self, table, index, base, block)
+            records: Optional[Records] = None
+            if isinstance(block, LongLine):
+                records = CsvRecords(self, table, index, base, block, [], [], layout)
+            else:
+                if frames is not None and layout is not None:
+                    records = self._framed(index, base, block, table, layout, frames)
+                if records is None:
+                    records = self._by_rows(index, base, block, table, layout, lines, stop)
+            if records is not None:
+                yield records
         self.check()
         self.close()
 
-    def _table(self, listed: InputObject) -> Table:
-        source = open_source(listed, 0, self.form.compression)
-        quote = self.form.quote.encode() if self.form.quote else None
-        lines = LineBlocks(
-            source, position=0, longest=self.form.max_record_bytes, block_bytes=SAMPLE_BYTES, quote=quote
+    def _frames(self, listed: InputObject) -> Optional[ModuleType]:
+        """`codec.csv_frames` where blocks are to be parsed into frames."""
+        if self.form.encoding.lower() not in ("utf-8", "utf8"):
+            return None
+        if self._shape not in COLUMNAR and listed.size < _FRAMES_FROM_BYTES and "polars" not in sys.modules:
+            return None
+        if frames_for("polars") is None:
+            return None
+        from tidemill_runtime.codec import csv_frames  # polars takes 0.2 s, and most inputs need none
+
+        return csv_frames if csv_frames.usable() else None
+
+    def _layout(self, table: Table, frames: Optional[ModuleType]) -> Optional[Layout]:
+        if frames is None:
+            return None
+        layout: Layout = frames.layout_of(table, self.form, self._carried)
+        if not layout.model or (self._shape == "numpy" and any(layout.types[name] == "text" for name in layout.model)):
+            return None  # a matrix is of numbers
+        return layout
+
+    def _framed(
+        self, index: int, base: int, block: RawBlock, table: Table, layout: Layout, frames: ModuleType
+    ) -> Optional[Records]:
+        if len(block.data) > self.form.max_record_bytes:
+            return None  # a row may be too long
+        data = bytes(block.data)
+        frame = frames.parsed(data, table, layout, self.form)
+        if frame is None:
+            return None
+        from tidemill_runtime.codec.frames import FrameRecords  # see `_frames`
+
+        begin, end = block.begin - base, block.end - base
+        return FrameRecords(index, begin, end, data, frame, layout.model, lambda line: _record(line, table, self.form))
+
+    def _by_rows(
+        self,
+        index: int,
+        base: int,
+        block: RawBlock,
+        table: Table,
+        layout: Optional[Layout],
+        lines: LineBlocks,
+        stop: Optional[int],
+    ) -> Optional[Records]:
+        """None if the block's only row goes on after it."""
+        data = split_lines(block.data)
+        rows = list(rows_of(data, self.form))
+        if rows and rows[-1][2] > len(data) and not lines.at_end:
+            first = rows[-1][1]
+            begin = block.begin + sum(map(len, data[:first]))
+            if stop is not None and block.end >= stop:
+                raise self._cut_inside(index, begin, data[first])
+            lines.give_back(begin)
+            rows.pop()
+            if not rows:
+                return None
+            data = data[:first]
+            block = RawBlock(block.data[: begin - block.begin], block.begin, begin)
+        columnar = layout if self._shape in COLUMNAR else None
+        return CsvRecords(self, table, index, base, block, rows, data, columnar)
+
+    def _cut_inside(self, index: int, begin: int, line: bytes) -> FatalError:
+        name = self._lease.objects[index].name
+        return FatalError(
+            "format_mismatch",
+            f"{name} has a row of several lines at byte {begin}, where it was cut for several processes to share it; "
+            "set format.split to whole",
+            evidence=f"{name}, byte {begin}: {line[:200].decode(self.form.encoding, 'replace').rstrip()}",
         )
-        try:
-            block = next(iter(lines), None)
-            if block is None:
-                return Table([], [], 0)
-            if isinstance(block, LongLine):
-                raise FatalError("format_mismatch", f"the first line of {listed.name} is too long to be a CSV header")
-            return self._sampled(listed, block)
-        finally:
-            source.close()
-
-    def _sampled(self, listed: InputObject, block: RawBlock) -> Table:
-        lines = split_lines(block.data)
-        rows = [(row, last) for row, _, last in self.parse(lines) if isinstance(row, list) and row]
-        if not rows:
-            return Table([], [], block.begin)
-        if not self.form.header:
-            names = [str(number) for number in range(len(rows[0][0]))]
-            return Table(names, _numbers([row for row, _ in rows], len(names)), block.begin)
-        names, last = rows[0]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise FatalError(
-                "format_mismatch",
-                f"the header of {listed.name} names {', '.join(map(repr, twice))} more than once; "
-                "if the file has no header, set format.header to false",
-                evidence=str(names)[:1000],
-            )
-        missing = [name for name in self.form.columns or () if name not in names]
-        if missing:
-            raise FatalError("format_mismatch", f"{listed.name} has no column {', '.join(missing)}", str(names)[:1000])
-        body = block.begin + sum(map(len, lines[:last]))
-        return Table(names, _numbers([row for row, _ in rows[1:]], len(names)), body)
-
-    def parse(self, lines: list[bytes]) -> Iterator[tuple[Row, int, int]]:
-        """(fields or why there are none, first line, line after the last) of each row; no fields for a blank line."""
-        text = [line.decode(self.form.encoding, "surrogateescape") for line in lines]
-        at = 0
-        while at < len(text):
-            rows = csv.reader(
-                text[at:],
-                delimiter=self.form.delimiter,
-                quotechar=self.form.quote or None,
-                quoting=csv.QUOTE_MINIMAL if self.form.quote else csv.QUOTE_NONE,
-            )
-            start = at
-            try:
-                for fields in rows:
-                    last = start + rows.line_num
-                    yield fields, at, last
-                    at = last
-            except csv.Error as error:
-                last = max(at + 1, start + rows.line_num)
-                yield Bad("decode_error", "Error", str(error)), at, last
-                at = last
 
 
 class CsvRecords:
-    """A block of rows; see `Records`."""
+    """A block of rows; see `Records`. lines: the block's. layout: of the frames that other blocks of the object become,
+    where the model wants columns.
+    """
 
     of_files = False
 
     def __init__(
-        self, reader: CsvReader, table: Table, index: int, base: int, block: Union[RawBlock, LongLine]
+        self,
+        reader: CsvReader,
+        table: Table,
+        index: int,
+        base: int,
+        block: Union[RawBlock, LongLine],
+        rows: Parsed,
+        lines: list[bytes],
+        layout: Optional[Layout],
     ) -> None:
         self.object = index
         self.begin = block.begin - base
@@ -170,34 +204,39 @@ class CsvRecords:
         self.bad: dict[int, Bad] = {}
         self.item_rows: Optional[list[int]] = []
         self._table = table
-        self._columns = None if reader.form.columns is None else set(reader.form.columns)
+        self._layout = layout
+        self._columns = reader.form.columns or table.names
         self._values: list[list[str]] = []
         self._last_lines: list[int] = []
+        self._lines = lines
         if isinstance(block, LongLine):
-            self._lines = [block.head]
-            self._last_lines = [1]
-            self.bad[0] = too_long(block.end - block.begin, reader.form.max_record_bytes, block.head)
+            self._lines, self._last_lines = [block.head], [1]
+            self.bad[0] = _too_long(block, reader.form.max_record_bytes)
         else:
-            self._lines = split_lines(block.data)
-            self._read(reader)
+            self._read(reader.form, rows)
         self.rows = len(self._last_lines)
         self.size = len(self._values)
         if self.size == self.rows:
             self.item_rows = None
-        self._items = self.fresh(0, self.size)
+        self._items = self._dicts(0, self.size, self._columns)
 
-    def items(self, first: int, stop: int) -> list[Any]:
-        return self._items[first:stop]
+    def items(self, first: int, stop: int) -> Any:
+        return self._shaped(self._items[first:stop])
 
-    def fresh(self, first: int, stop: int) -> list[Any]:
-        return self._dicts(first, stop, self._columns)
+    def fresh(self, first: int, stop: int) -> Any:
+        return self._shaped(self._dicts(first, stop, self._columns))
 
-    def _dicts(self, first: int, stop: int, chosen: Optional[set[str]]) -> list[Any]:
-        columns = [
-            (place, name, number)
-            for place, (name, number) in enumerate(zip(self._table.names, self._table.numbers))
-            if chosen is None or name in chosen
-        ]
+    def _shaped(self, items: list[Any]) -> Any:
+        if self._layout is None:
+            return items
+        from tidemill_runtime.codec.frames import framed  # there is a layout, so polars is there too
+
+        return framed(items, self._layout)
+
+    def _dicts(self, first: int, stop: int, chosen: Sequence[str]) -> list[Any]:
+        table = self._table
+        places = [(table.names.index(name), name) for name in chosen if name in table.names]
+        columns = [(place, name, table.numbers[place]) for place, name in places]
         return [
             {
                 name: values[place] if number is None else _number(values[place], number)
@@ -207,10 +246,10 @@ class CsvRecords:
         ]
 
     def fields(self, first: int, stop: int) -> list[Any]:
-        return self._dicts(first, stop, None)
+        return self._dicts(first, stop, self._table.names)
 
     def carried(self, names: list[str], first: int, stop: int) -> list[list[Any]]:
-        return columns_of(self._dicts(first, stop, set(names)), names)
+        return columns_of(self._dicts(first, stop, names), names)
 
     def raw(self, row: int) -> bytes:
         first = self._last_lines[row - 1] if row else 0
@@ -222,10 +261,10 @@ class CsvRecords:
         first = self._last_lines[row - 1] if row else 0
         return self.object, self.begin + sum(map(len, self._lines[:first]))
 
-    def _read(self, reader: CsvReader) -> None:
+    def _read(self, form: InputFormat, rows: Parsed) -> None:
         assert self.item_rows is not None
-        width, most = len(self._table.names), reader.form.max_record_bytes
-        for row, (fields, first, last) in enumerate(reader.parse(self._lines)):
+        width, most = len(self._table.names), form.max_record_bytes
+        for row, (fields, first, last) in enumerate(rows):
             self._last_lines.append(last)
             size = sum(map(len, self._lines[first:last])) if last - first > 1 else len(self._lines[first])
             if size > most + 2:
@@ -239,10 +278,26 @@ class CsvRecords:
                     "decode_error", "WrongWidth", f"the row has {len(fields)} fields, the header {width}"
                 )
             elif any(map(_undecodable, fields)):
-                self.bad[row] = Bad("decode_error", "UnicodeDecodeError", f"the row is not {reader.form.encoding}")
+                self.bad[row] = Bad("decode_error", "UnicodeDecodeError", f"the row is not {form.encoding}")
             else:
                 self._values.append(fields)
                 self.item_rows.append(row)
+
+
+def _too_long(block: LongLine, most: int) -> Bad:
+    if block.unclosed:
+        return Bad("too_long", "RecordTooLong", f"a quote is not closed within max_record_bytes ({most})", block.head)
+    return too_long(block.end - block.begin, most, block.head)
+
+
+def _record(line: bytes, table: Table, form: InputFormat) -> dict[str, Any]:
+    """The whole record of a line that is known to be a good row."""
+    fields = next(rows_of([line], form))[0]
+    assert not isinstance(fields, Bad)
+    return {
+        name: value if number is None else _number(value, number)
+        for name, number, value in zip(table.names, table.numbers, fields)
+    }
 
 
 def _ends_lines_in_one_byte(encoding: str) -> bool:
@@ -254,24 +309,6 @@ def _ends_lines_in_one_byte(encoding: str) -> bool:
 
 def _undecodable(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= each <= "\udcff" for each in text)
-
-
-def _numbers(rows: list[list[str]], width: int) -> list[Optional[Callable[[str], Any]]]:
-    """The parser of each column: int or float where every value of the sample is one (or empty), None for text."""
-    columns = [[row[place] for row in rows if len(row) == width and row[place]] for place in range(width)]
-    return [_parser(values) for values in columns]
-
-
-def _parser(values: list[str]) -> Optional[Callable[[str], Any]]:
-    if not values:
-        return None
-    if all(map(_INTEGER.match, values)):
-        return int
-    if all(map(_FLOAT.match, values)) and not any(
-        len(value) > 1 and value[0] == "0" and value.isdigit() for value in values
-    ):
-        return float
-    return None
 
 
 def _number(value: str, number: Callable[[str], Any]) -> Any:

@@ -31,11 +31,14 @@ class RawBlock(NamedTuple):
 
 
 class LongLine(NamedTuple):
-    """A line of more than the permitted bytes. head: its beginning."""
+    """A line of more than the permitted bytes. head: its beginning. unclosed: the line is not that long, but the record
+    that begins with it, see `LineBlocks.give_back`.
+    """
 
     begin: int
     end: int
     head: bytes
+    unclosed: bool = False
 
 
 class LineBlocks:
@@ -43,8 +46,7 @@ class LineBlocks:
 
     source: stands at `position`. stop: lines that begin at or after it are not ours; None for the object's end.
     partial: the first line is another range's; position is then one byte before the range, so that a newline there
-    counts. forced: block begin → block end for blocks that must be cut as they were before. quote: newlines inside
-    quotes do not end a record (never together with a stop).
+    counts. forced: block begin → block end for blocks that must be cut as they were before.
     """
 
     def __init__(
@@ -57,7 +59,6 @@ class LineBlocks:
         longest: int,
         block_bytes: int = BLOCK_BYTES,
         forced: Optional[dict[int, int]] = None,
-        quote: Optional[bytes] = None,
     ) -> None:
         self._source = source
         self._position = position
@@ -66,7 +67,7 @@ class LineBlocks:
         self._longest = longest
         self._block_bytes = block_bytes
         self._forced = forced or {}
-        self._quote = quote
+        self._least = 0
         self._buffer = bytearray(block_bytes)
         self._low = 0
         self._high = 0
@@ -90,6 +91,20 @@ class LineBlocks:
             else:
                 self._fill(min(2 * (self._high - self._low), self._longest + 1))
 
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing follows the block that was handed out last, as far as is known: `give_back` finds out."""
+        return self._ended and self._low == self._high
+
+    def give_back(self, begin: int) -> None:
+        """Takes back the end of the block that was handed out last, from a line's begin on: its last record goes on
+        after it. If that is all of the block, the next one is larger.
+        """
+        back = self._position - begin
+        self._low -= back
+        self._position = begin
+        self._least = back + 1
+
     def _wanted(self) -> int:
         """How many bytes the next block is to have."""
         forced = self._forced.get(self._position)
@@ -98,7 +113,7 @@ class LineBlocks:
         nearest = min(
             (each - self._position for each in self._forced if each > self._position), default=self._block_bytes
         )
-        return min(self._block_bytes, nearest)
+        return min(max(self._block_bytes, min(2 * self._least, self._longest + 1)), nearest)
 
     def _block_end(self, wanted: int) -> Optional[int]:
         """Where in the buffer the next block ends, None if no line ends in what is there."""
@@ -112,40 +127,17 @@ class LineBlocks:
                 return self._high
             limit = self._high  # the last line is not whole yet: those before it are
         newline = self._buffer.rfind(b"\n", self._low, limit)
-        if newline < 0:
-            newline = self._buffer.find(b"\n", limit, self._high)
-        if self._quote is not None and newline >= 0:
-            newline = self._outside_quotes(newline)
+        if newline < 0 or newline + 1 - self._low < self._least:
+            newline = self._buffer.find(b"\n", max(limit, self._low + self._least - 1), self._high)
         if newline >= 0:
             return newline + 1
         return self._high if self._ended else None
-
-    def _outside_quotes(self, newline: int) -> int:
-        """A newline with an even number of quotes before it: the last up to this, else the next, else -1."""
-        quote = self._quote or b""
-        found = newline
-        while found >= 0:
-            if self._buffer.count(quote, self._low, found) % 2 == 0:
-                return found
-            found = self._buffer.rfind(b"\n", self._low, found)
-        odd, at = 1, newline
-        while True:
-            following = self._buffer.find(b"\n", at + 1, self._high)
-            if following < 0:
-                break
-            odd = (odd + self._buffer.count(quote, at, following)) % 2
-            if not odd:
-                return following
-            at = following
-        if not self._ended and self._high - self._low > self._longest:
-            return newline  # a stray quote: cut anyway, and let the parser decide
-        return -1
 
     def _take(self, end: int) -> RawBlock:
         begin = self._position
         data = memoryview(self._buffer)[self._low : end]
         self._position += end - self._low
-        self._low = end
+        self._low, self._least = end, 0
         return RawBlock(data, begin, self._position)
 
     def _fill(self, wanted: int) -> None:
@@ -188,5 +180,6 @@ class LineBlocks:
     def _pass_long_line(self) -> LongLine:
         begin = self._position
         head = bytes(self._buffer[self._low : min(self._high, self._low + KEPT_BYTES)])
+        unclosed, self._least = self._least > 0, 0
         self._pass_line()
-        return LongLine(begin, self._position, head)
+        return LongLine(begin, self._position, head, unclosed)
