@@ -272,7 +272,7 @@ if __name__ == "__main__":
     try:
         status = main(Path(sys.argv[1] if len(sys.argv) > 1 else ".demo").absolute(), screen)
     except KeyboardInterrupt:
-        screen.print("\nInterrupted. The task and the server are stopped; nothing is left running.")
+        screen.print("\nInterrupted; nothing is left running. Again: make demo")
         status = 130
     except TidemillError as error:
         screen.print(f"error: {error}", style="red", highlight=False, markup=False)

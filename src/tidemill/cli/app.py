@@ -10,11 +10,12 @@ import tidemill
 from tidemill.cli import config, environments, models, objects, receipts, serve, task_app
 from tidemill.cli import outcomes as _outcomes  # noqa: F401 - adds its commands to the group
 from tidemill.cli import tasks as _tasks  # noqa: F401 - the same
-from tidemill.cli.commands import Call, command, help_text, option, task_parameters
+from tidemill.cli.commands import Call, HelpfulCommand, HelpfulGroup, command, help_text, option, task_parameters
 from tidemill.cli.diff import diff
 from tidemill.cli.options import RunRequest
 
 app = typer.Typer(
+    cls=HelpfulGroup,
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -90,4 +91,4 @@ app.add_typer(receipts.app, name="receipt")
 command(app, "diff")(diff)
 app.add_typer(environments.app, name="environment")
 app.add_typer(config.app, name="config")
-app.command("schema", help=help_text(config.schema))(config.schema)
+app.command("schema", cls=HelpfulCommand, help=help_text(config.schema))(config.schema)

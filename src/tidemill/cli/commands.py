@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from tidemill.cli.options import TASK_OPTIONS, TaskOption
 from tidemill.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, Output
@@ -24,6 +25,27 @@ if TYPE_CHECKING:
     from tidemill.client import Client
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+class HelpfulCommand(TyperCommand):
+    """A command whose help has no types: options say what they take (FILE, SIZE), flags take nothing."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+class HelpfulGroup(TyperGroup):
+    """The same of a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if parameter.param_type_name == "argument" or parameter.is_flag:
+            parameter.display_type_rich = lambda ctx: None
+    return parameters
 
 
 class Call:
@@ -162,7 +184,7 @@ def command(
         run.__name__, run.__doc__ = function.__name__, help_text(function)
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(run)
+        app.command(name, cls=HelpfulCommand)(run)
         return function
 
     return register

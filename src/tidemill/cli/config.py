@@ -7,12 +7,12 @@ import sys
 
 import typer
 
-from tidemill.cli.commands import DATA, URL, Call, command
+from tidemill.cli.commands import DATA, URL, Call, HelpfulGroup, command
 from tidemill.cli.output import is_utf8, write
 from tidemill.settings import FILE_NAME, flat
 from tidemill.wire.schema import task_schema
 
-app = typer.Typer(no_args_is_help=True, help="Settings: what is in force, and whence.")
+app = typer.Typer(cls=HelpfulGroup, no_args_is_help=True, help="Settings: what is in force, and whence.")
 
 
 @command(app, "show", server=False, overrides={"data": "data", "url": "client.url"}, more=[DATA, URL])
@@ -30,7 +30,7 @@ def show(call: Call, **_: object) -> None:
         }
     )
     rows = [
-        (key, "" if value is None else json.dumps(value, ensure_ascii=False), loaded.origins[key])
+        (key, "(none)" if value is None else json.dumps(value, ensure_ascii=False), loaded.origins[key])
         for key, value in settings.items()
     ]
     call.out.table(["SETTING", "VALUE", "FROM"], rows)

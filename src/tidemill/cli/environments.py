@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.commands import DATA, Call, command
+from tidemill.cli.commands import DATA, Call, HelpfulGroup, command
 from tidemill.cli.times import ago
 from tidemill.domain.errors import NotFound
 from tidemill.environments.cache import Cache, Kept
@@ -17,7 +17,7 @@ from tidemill.wire.quantities import format_bytes
 _ASKED_LETTERS = 48
 
 app = typer.Typer(
-    no_args_is_help=True, help="What requirements of models are installed into: list, clear."
+    cls=HelpfulGroup, no_args_is_help=True, help="What requirements of models are installed into: list, clear."
 )
 
 

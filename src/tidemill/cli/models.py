@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.commands import Call, command
+from tidemill.cli.commands import Call, HelpfulGroup, command
 from tidemill.cli.times import ago
 from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.wire.quantities import format_bytes
 
-app = typer.Typer(no_args_is_help=True, help="The model repository: import, list, show, delete.")
+app = typer.Typer(cls=HelpfulGroup, no_args_is_help=True, help="The model repository: import, list, show, delete.")
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="A model, like churn; or one version, like churn@2.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidemill.cli.commands import Call, command
+from tidemill.cli.commands import Call, HelpfulGroup, command
 from tidemill.cli.times import local
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.wire.quantities import format_bytes
@@ -16,7 +16,9 @@ from tidemill.wire.quantities import format_bytes
 if TYPE_CHECKING:
     from tidemill.wire.package_views import ObjectView
 
-app = typer.Typer(no_args_is_help=True, help="Objects of the server's buckets: put, get, list, delete.")
+app = typer.Typer(
+    cls=HelpfulGroup, no_args_is_help=True, help="Objects of the server's buckets: put, get, list, delete."
+)
 
 Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="cos://bucket/path; a folder ends in /.")]
 

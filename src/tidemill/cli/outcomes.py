@@ -11,7 +11,7 @@ import typer
 from tidemill.cli.commands import Call, command
 from tidemill.cli.ending import place_of
 from tidemill.cli.objects import file_below
-from tidemill.cli.output import printable
+from tidemill.cli.output import counted, printable
 from tidemill.cli.task_app import Limit, Task, app, task_id
 from tidemill.cli.times import ago, local
 from tidemill.wire.quantities import format_bytes
@@ -101,7 +101,7 @@ def results(
         folder = Path(fetch)
         for result in found:
             call.client.tasks.download(found_id, result.name, file_below(folder, result.name))
-        call.out.note(f"Downloaded {len(found):,} objects to {folder}")
+        call.out.note(f"Downloaded {counted(len(found), 'object')} to {folder}")
 
 
 @command(app, "errors")

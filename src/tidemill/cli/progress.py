@@ -13,7 +13,7 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from tidemill.cli.output import is_utf8, write
+from tidemill.cli.output import counted, is_utf8, write
 from tidemill.domain.life import PAUSED
 from tidemill.wire.quantities import format_seconds
 
@@ -201,7 +201,7 @@ def _facts(view: ProgressLike, *, share: bool = False) -> list[str]:
     if view.phase not in _NOBODY_AT_WORK:
         facts.append(f"{view.instances_running} of {view.instances} instance{'' if view.instances == 1 else 's'}")
     if done or view.share:
-        facts.append(f"{done:,} records" + (f" ({view.share:.0%})" if share else ""))
+        facts.append(counted(done, "record") + (f" ({view.share:.0%})" if share else ""))
     if view.records_per_s and view.phase not in _NOBODY_AT_WORK:
         facts.append(f"{view.records_per_s:,.0f} records/s")
     if view.eta_s is not None:

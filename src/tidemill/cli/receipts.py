@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.commands import Call, command
+from tidemill.cli.commands import Call, HelpfulGroup, command
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, counted
 from tidemill.cli.task_app import task_id
 from tidemill.wire.quantities import format_bytes
 
-app = typer.Typer(no_args_is_help=True, help="Receipts: check results against them, show the key they are signed by.")
+app = typer.Typer(
+    cls=HelpfulGroup,
+    no_args_is_help=True,
+    help="Receipts: check results against them, show the key they are signed by.",
+)
 
 _SHOWN = 20
 

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.commands import Call
+from tidemill.cli.commands import Call, HelpfulGroup
 from tidemill.domain.errors import NotFound
 
 app = typer.Typer(
-    no_args_is_help=True, help="Tasks on a server: create, list, show, watch, logs, stop, resume, results."
+    cls=HelpfulGroup,
+    no_args_is_help=True,
+    help="Tasks on a server: create, list, show, watch, logs, stop, resume, results.",
 )
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Its id, or its name: then the newest of that name.")]

@@ -212,7 +212,8 @@ def _unfinished(
             raise OutputTaken(
                 f"{output} holds an unfinished run, {totals.splits_done} of {totals.splits} splits done.",
                 field="output.path",
-                remedy="Go on with it (--resume), replace it (output.if_exists: replace), or delete the folder.",
+                remedy="Go on with it (--resume), replace it (--replace, or output.if_exists: replace), or delete the "
+                "folder.",
             )
         check_same(journal, objects, checked, model)
     except BaseException:

@@ -44,7 +44,7 @@ def check_output(objects: Objects, output: Location, *, if_exists: str, task: st
             raise OutputTaken(
                 f"{output} holds other objects, {found!r} among them.",
                 field="output",
-                remedy="Name another folder, or set output.if_exists to replace.",
+                remedy="Name another folder, or replace what is there: --replace, or output.if_exists: replace.",
             )
 
 
