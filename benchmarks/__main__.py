@@ -13,6 +13,8 @@ from benchmarks.report import Measured, show
 
 def main() -> None:
     options = _options()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     only = options.only.split(",") if options.only else list(WORKLOADS)
     unknown = set(only) - set(WORKLOADS)
     if unknown:
@@ -39,7 +41,7 @@ def _options() -> argparse.Namespace:
         choices=("all", "control", "start", "workloads"),
         help="control: the server. start: `tidemill run` of one record. all: both. workloads: W1-W4 against bare loops",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="1: 10^6 tasks, and workloads of about 4.5 GB in all")
+    parser.add_argument("--scale", type=float, default=1.0, help="1: 10^6 tasks, and workloads of about 8 GB in all")
     parser.add_argument("--only", help=f"workloads, comma between them: {', '.join(WORKLOADS)}")
     parser.add_argument("--rounds", type=int, default=5, help="of each workload")
     parser.add_argument("--folder", type=Path, help="where data goes; inputs of workloads are kept and used again")

@@ -1,4 +1,4 @@
-"""Inputs of the workloads W1-W4, made from fixed seeds. Scale 1 is about 4.5 GB; made once per folder and scale.
+"""Inputs of the workloads W1-W4, made from fixed seeds. Scale 1 is about 8 GB; made once per folder and scale.
 
 W1 rows of 30 numbers for LightGBM (JSONL, CSV, Parquet), W2 texts for an embedding model, W3 many small PNG files,
 W4 lines of 200 bytes for a model that does next to nothing.
@@ -16,7 +16,7 @@ FEATURES = [f"f{number}" for number in range(30)]
 W1_ROWS, W1_FILES = 5_000_000, 40
 W2_TEXTS = 3_000
 W3_FILES = 20_000
-W4_LINES, W4_FILES = 2_000_000, 20
+W4_LINES, W4_FILES = 20_000_000, 20
 WORKLOADS = ("w1_jsonl", "w1_csv", "w1_parquet", "w2", "w3", "w4")
 
 _WORDS = """the of and to a in is it you that he was for on are with as his they be at one have this from or had by

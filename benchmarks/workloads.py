@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, measure, minilm
+from benchmarks import data, equal, measure, minilm
 from benchmarks.report import Measured, progress
 
 RATIO_GOAL = 1.05
@@ -108,7 +108,9 @@ def _contest(contest: Contest, rounds: int) -> list[Measured]:
                 raise SystemExit(f"{' '.join(command)}: exit status {cost.returncode}\n{cost.output[-4000:]}")
             if turn:
                 one.append(cost)
-        if turn:
+        if not turn:
+            equal.check(contest.workload, *contest.outputs, contest.records)
+        else:
             walls = [one[-1].wall_s for one in costs]
             progress(f"{contest.workload}: tidemill {walls[0]:.2f} s, bare {walls[1]:.2f} s")
     product_s, bare_s = (statistics.median(cost.wall_s for cost in one) for one in costs)
