@@ -9,9 +9,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Optional
 
-from tidemill_runtime.encoder_columns import carried, frame, predicted, to_plain
+from tidemill_runtime.encoder_columns import carried, column_list, frame, predicted, to_plain
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.models.returned import listed
 
 try:
     import pyarrow  # type: ignore[import-untyped,unused-ignore]
@@ -75,7 +74,7 @@ def _array(column: Any) -> Any:
         return _of_numpy(column)
     if kind in "biufmM" and hasattr(column, "iloc"):  # pandas, whose NaN means that a value is missing
         return _array(pyarrow.Array.from_pandas(column))
-    return array_of(listed(column))
+    return array_of(column_list(column))
 
 
 def _of_numpy(column: Any) -> Any:
@@ -199,10 +198,9 @@ def _wide(array: Any) -> bool:
     if pyarrow.types.is_int64(kind) or pyarrow.types.is_uint64(kind):
         bounds = pyarrow.compute.min_max(array).as_py()
         return bounds["min"] is not None and (bounds["min"] < -WIDE or bounds["max"] > WIDE)
-    if pyarrow.types.is_union(kind):
+    if pyarrow.types.is_union(kind) or pyarrow.types.is_struct(kind):
+        # Not flatten(): pyarrow gives up the process where a struct has a union in it.
         return any(_wide(array.field(place)) for place in range(kind.num_fields))
-    if pyarrow.types.is_struct(kind):
-        return any(map(_wide, array.flatten()))
     if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
         return _wide(array.flatten())
     return False

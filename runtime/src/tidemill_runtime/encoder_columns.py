@@ -144,6 +144,15 @@ def _columns_of(rows: list[Any]) -> dict[str, list[Any]]:
     return _columns_of([row and {str(name): value for name, value in row.items()} for row in rows])
 
 
+def column_list(column: Any) -> list[Any]:
+    """A column of whatever kind as a list."""
+    if type(column) is list:
+        return column
+    if hasattr(column, "to_list"):  # polars and pandas, of which pandas' tolist() is the same
+        return list(column.to_list())
+    return listed(column)
+
+
 def _csv_rows(columns: list[list[Any]], count: int) -> bytes:
     if not columns:
         return b""
@@ -165,7 +174,7 @@ _AS_IT_IS = {int, str, float, type(None)}
 
 def _texts(column: Any) -> list[Any]:
     """What csv writes as it should be written."""
-    values = column if type(column) is list else listed(column)
+    values = column_list(column)
     kinds = set(map(type, values))
     if kinds <= _AS_IT_IS and (float not in kinds or not any(map(_is_nan, values))):
         return values
@@ -186,7 +195,7 @@ def _text(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     plain = to_plain(value)
-    if isinstance(plain, (dict, list)):
+    if isinstance(plain, (dict, list, tuple)):
         return _json.encode(plain).decode()
     return _text(plain) if plain is not value else str(plain)
 

@@ -37,7 +37,9 @@ class ColumnType:
 
     @property
     def kind(self) -> Type:
-        return None if self._wide and self._join.floated else self._kind
+        if self._kind is None or (self._wide and self._join.floated) or _has_bare_struct(self._kind):
+            return None
+        return self._kind
 
 
 class _Join:
@@ -90,8 +92,8 @@ class _Join:
         return None
 
     def _struct(self, fields: dict[str, Type], count: int) -> Type:
-        if not fields or len(fields) != count or None in fields.values():
-            return None  # Parquet has no struct without fields
+        if len(fields) != count or None in fields.values():
+            return None
         return pyarrow.struct(list(fields.items()))
 
     def _number(self, one: Type, two: Type) -> Type:
@@ -105,6 +107,13 @@ class _Join:
             return max(one, two, key=_width)
         unsigned = two if signed[0] else one
         return None if _width(unsigned) == 64 else pyarrow.int64()
+
+
+def _has_bare_struct(kind: Type) -> bool:
+    """Whether there is a struct without fields in it, which Parquet does not know."""
+    if types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_has_bare_struct(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def _plain_scalar(kind: Type) -> Type:
@@ -146,10 +155,10 @@ def _decimal(one: Type, two: Type) -> Type:
 def converted(array: Any, kind: Type) -> Any:
     """An array of a frame as the column's type, None for JSON text."""
     if kind is None:
-        values = array.cast(pyarrow.string()) if types.is_temporal(array.type) else array
-        return pyarrow.array(
-            [None if each is None else json_text(each) for each in values.to_pylist()], pyarrow.string()
-        )
+        # Python has no nanoseconds; a model that gives them gives them in every frame.
+        finer = getattr(array.type, "unit", None) == "ns"
+        values = (array.cast(pyarrow.string()) if finer else array).to_pylist()
+        return pyarrow.array([None if each is None else json_text(each) for each in values], pyarrow.string())
     if array.type == kind:
         return array
     if types.is_null(array.type):
@@ -179,4 +188,6 @@ def _bare(value: Any) -> Any:
         return None
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
-    return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else value
+    if isinstance(value, decimal.Decimal):
+        return format(value.normalize(), "f")  # how many zeros it ends in was that of its neighbours
+    return str(value) if isinstance(value, datetime.timedelta) else value
