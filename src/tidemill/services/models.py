@@ -31,6 +31,7 @@ from tidemill.wire.quantities import format_bytes
 from tidemill.wire.requests import ModelPatch, VersionRequest
 from tidemill.wire.taskfile import TaskFile, check_name
 from tidemill.wire.views import DeletedView, Page
+from tidemill_runtime.contract import Command
 from tidemill_runtime.models.inspect import ENTRY
 from tidemill_runtime.models.kinds import PackageError, PackageInfo, inspect_package
 
@@ -278,13 +279,21 @@ class Models:
         return row
 
 
-@lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
 def check_callable(model: Path | None, code: Path | None, task: TaskFile | None = None) -> PackageInfo:
     """What is called of a model's and a code's folder, or the function or command that a task names. Raises
     InvalidValue with file and line where there is nothing.
     """
-    function = task.function if task is not None else None
-    command = task.command.contract() if task is not None and task.command is not None else None
+    if task is not None and task.command is not None:
+        return _find_callable(model, code, task.function, task.command.contract())
+    return _find_known(model, code, task.function if task is not None else None)
+
+
+@lru_cache(maxsize=256)  # packages never change, and a refusal is not kept
+def _find_known(model: Path | None, code: Path | None, function: str | None) -> PackageInfo:
+    return _find_callable(model, code, function, None)
+
+
+def _find_callable(model: Path | None, code: Path | None, function: str | None, command: Command | None) -> PackageInfo:
     field = "function" if function is not None else "model" if code is None else "code"
     for folder in (model, code):
         for place in () if folder is None else (folder / "batch" / ENTRY, folder / ENTRY):
