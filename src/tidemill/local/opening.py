@@ -23,6 +23,7 @@ from tidemill.local.unfinished import check_same, clear, find_unfinished, forget
 from tidemill.objects.environment import where_looked_for
 from tidemill.objects.region import open_region
 from tidemill.planning.check import Checked, check_task, locate_output, naming
+from tidemill.planning.wanted import check_wanted
 from tidemill.ports.engine import Resources
 from tidemill.ports.objects import Objects
 from tidemill.publishing.claims import check_output, claim
@@ -91,6 +92,7 @@ def _open_run(task: TaskFile, settings: Settings, base: Path, *, resume: bool, n
         home = home_of(objects, output, settings.data)
         owner = find_unfinished(objects, output, home)
     checked = check_task(task, objects, base=str(base), local_paths=True, owner=owner)
+    check_wanted(model.info, objects, checked)
     _check_readers(checked.formats.input)
     lock = FolderLock(home, output)
     try:

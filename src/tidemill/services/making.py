@@ -22,6 +22,7 @@ from tidemill.domain.location import Location, parse_location
 from tidemill.domain.references import ModelReference, parse_model, parse_package
 from tidemill.environments.requirements import read_requirements
 from tidemill.planning.check import Checked, check_task
+from tidemill.planning.wanted import check_wanted
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import check_result_format
 from tidemill.services.access import Actor, check_allowed
@@ -167,7 +168,7 @@ class TaskMaking:
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
-        check_callable(model_path, code_path, task)
+        check_wanted(check_callable(model_path, code_path, task), region.objects, checked)
         read_requirements(model_path, code_path)
         claim = _claim_uri(region, checked.output)
         return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
