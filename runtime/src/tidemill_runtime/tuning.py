@@ -9,6 +9,7 @@ Used by the agent.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, Optional
@@ -56,17 +57,18 @@ class Crew:
         self._memory_bytes = manifest.memory_bytes
         self._cores = max(1, manifest.millicores // 1000)
         self._machine = machine(manifest.millicores, manifest.memory_bytes)
-        pins, hint = manifest.pins, manifest.hints.get(self._machine)
+        served = _is_served(manifest)
+        pins, hint = manifest.pins, None if served else manifest.hints.get(self._machine)
         self._told_threads = next((name for name in THREAD_VARIABLES if name in os.environ), "")
-        self._pinned = bool(pins.processes or pins.threads or self._told_threads)
-        self._pinned_processes = bool(pins.processes)
+        self._pinned = bool(served or pins.processes or pins.threads or self._told_threads)
+        self._pinned_processes = bool(served or pins.processes)
         self._pinned_size = pins.batch_size
         known = hint.processes if hint is not None and not self._pinned else None
-        watch.expect(pins.processes or known or self._cores)
+        watch.expect(pins.processes or known or (1 if served else self._cores))
         self.threads = pins.threads or (hint.threads if hint is not None and known else None) or self._share()
         self.size = None if hint is None else hint.batch_size
         self._kept = {"processes": known, "threads": self.threads} if known else {}
-        self._why = _why_at_first(pins, bool(known))
+        self._why = "one for the one server" if served and not pins.processes else _why_at_first(pins, bool(known))
         self._threads_why = "pinned" if pins.threads else self._told_threads and f"{self._told_threads} is set"
         self._size_why = "pinned" if pins.batch_size else "being measured"
         self._measured_size = False
@@ -290,6 +292,19 @@ def _rate(before: Totals, now: Totals) -> float:
     """Records a second between two moments; 0 where they are too near."""
     seconds = _busy_s(now) - _busy_s(before)
     return (now.records - before.records) / seconds if seconds >= TRIAL_S else 0.0
+
+
+def _is_served(manifest: Manifest) -> bool:
+    """Whether the model is an HTTP server: it has processes of its own, and one client is enough for all of them."""
+    if manifest.command is not None:
+        return manifest.command.protocol == "http"
+    for folder in (manifest.code, manifest.model):
+        path = os.path.join(folder or "", "tidemill.json")
+        if folder and manifest.function is None and os.path.isfile(path):
+            with contextlib.suppress(OSError, ValueError, AttributeError), open(path, "rb") as file:
+                return bool(json.loads(file.read()).get("command", {}).get("protocol") == "http")
+            return False  # the worker will say what is wrong with it
+    return False
 
 
 def _why_at_first(pins: Any, known: bool) -> str:

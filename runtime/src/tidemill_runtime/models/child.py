@@ -40,8 +40,8 @@ class Ended(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How it ended, and its last words."""
-        return f"{self.how}: {self.last_line}" if self.last_line else self.how
+        """How it ended; and its last words, which of one that was killed say nothing about it."""
+        return f"{self.how}: {self.last_line}" if self.last_line and self.status > 0 else self.how
 
     @property
     def trace(self) -> str:

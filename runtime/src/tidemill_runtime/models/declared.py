@@ -53,7 +53,7 @@ _TYPE_WORDS = {
 class PackageError(Exception):
     """The package holds no model that could be called.
 
-    kind: "no_entry" | "syntax_error" | "no_class" | "no_function" | "several" | "bad_file" | "not_supported".
+    kind: "no_entry" | "syntax_error" | "no_class" | "no_function" | "several" | "bad_file".
     file: absolute path, where one is to blame; line: in it, from 1.
     """
 

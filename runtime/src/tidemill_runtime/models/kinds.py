@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "PackageError", "PackageInfo", "inspect_package"]
 
 MLMODEL = "MLmodel"
-NOT_RUN_YET: tuple[str, ...] = ("http",)
-"""Kinds that have no module of their own here, and are refused."""
 _BY_SUFFIX = {
     ".onnx": "onnx",
     ".joblib": "sklearn",
@@ -86,8 +84,6 @@ def inspect_package(
     else:
         kind = declared_kind(values)
     requirements = _requirements(folders)
-    if kind in NOT_RUN_YET:
-        raise PackageError("not_supported", f"{kind}: a command of one's own is not run yet", path)
     if kind in COMMAND_KINDS:
         return _command(path, values, kind, command, requirements)
     if kind == "function":

@@ -272,8 +272,8 @@ class Lines:
             talk.refused = True
 
     def _waits(self, talk: _Talk) -> bool:
-        """Whether the command has said all that it has to say, as far as can be known: it sleeps, and nothing is left in
-        the pipe. True too where there is already too much.
+        """Whether the command has said all that it has to say, as far as can be known: it sleeps, and nothing is left
+        in the pipe. True too where there is already too much.
         """
         give_up_at = time.monotonic() + SETTLING_S
         while talk.lines == talk.count:
