@@ -6,6 +6,8 @@ import json
 import math
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ numpy = pytest.importorskip("numpy")
 from tidemill_runtime.codec import frames  # noqa: E402 (it imports polars)
 
 SAMPLE = [{"i": 1, "f": 0.5, "b": True, "t": "a"}, {"i": 2, "f": 1, "b": None, "t": None}]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known() -> None:
+    frames._layouts.clear()
 
 
 def read(
@@ -171,3 +178,38 @@ def test_numbers_are_those_of_python(tmp_path: Path) -> None:
     assert isinstance(block, frames.FrameRecords)
     wanted = [0.5, *(float(json.loads(text)) for text in texts)]
     assert repr(block.items(0, block.size)["x"].to_list()) == repr(wanted)
+
+
+def test_pandas_frames_are_as_pandas_makes_them(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    for records in (SAMPLE, SAMPLE[:1], [{**SAMPLE[0], "i": None}, *SAMPLE]):
+        frames._layouts.clear()
+        (block,) = read(tmp_path / "a", joined(*SAMPLE, *records))
+        found = convert(block.items(2, block.size), "pandas")
+        wanted = pandas.DataFrame.from_records([{**each, "f": float(each["f"])} for each in records])
+        pandas.testing.assert_frame_equal(found, wanted)
+        found.iloc[0, 0] = 5  # it is the model's own
+        assert block.items(2, 3)["i"].to_list() == [records[0]["i"]]
+
+
+def test_arrow_tables(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    (plain,) = read(tmp_path / "a", joined(*SAMPLE))
+    (mixed,) = read(tmp_path / "a", joined(*SAMPLE, b""))
+    tables = [convert(each.items(0, 2), "arrow") for each in (plain, mixed)]
+    assert isinstance(tables[0], pyarrow.Table) and tables[0].equals(tables[1])
+    assert tables[0].to_pylist() == [SAMPLE[0], {**SAMPLE[1], "f": 1.0}]
+
+
+def test_without_polars_records_are_read_one_by_one() -> None:
+    script = (
+        "import sys; sys.modules['polars'] = None\n"
+        "from tidemill_runtime.codec.columnar import frames_for\n"
+        "assert frames_for('dict') is None\n"
+        "print('quiet', file=sys.stderr, flush=True)\n"
+        "assert frames_for('numpy') is frames_for('numpy') is None"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    quiet, _, told = done.stderr.partition("quiet\n")
+    assert quiet == ""
+    assert told.count("tidemill-runtime[columns]") == 1

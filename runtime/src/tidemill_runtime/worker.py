@@ -6,6 +6,7 @@ its socket. It tells the agent of each commit, and on the shared board what it i
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -126,6 +127,7 @@ class _Worker:
 
         sizer = BatchSizer(manifest.pins.batch_size, self._size, tell)
         isolator = Isolator(model, self._board, sizer, manifest.record_timeout_s)
+        gc.freeze()  # a large model's objects are not looked through again and again: they stay anyway
         self._link.tell({"type": "loaded", "load_s": time.monotonic() - started, "shape": model.shape})
         return model, make_tools(
             self._link, self._board, manifest, isolator, sizer, {"predict": 0.0, "read": 0.0, "write": 0.0}

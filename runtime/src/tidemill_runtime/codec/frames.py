@@ -50,6 +50,10 @@ class Layout(NamedTuple):
     carried: Sequence[str] = ()
 
 
+_layouts: dict[tuple[str, str], Optional[Layout]] = {}
+"""Of the object that was read last: all leases of a worker read in the same way."""
+
+
 class FrameRecords:
     """A block whose rows are all items, in a polars frame; see `Records`.
 
@@ -137,7 +141,11 @@ class FrameReader(LineReader):
         self._layout: Optional[Layout] = None
 
     def block_bytes(self, listed: InputObject) -> int:
-        self._layout = self._laid_out(listed)
+        which = (listed.name, listed.etag)
+        if which not in _layouts:
+            _layouts.clear()  # leases of one object come one after another
+            _layouts[which] = self._laid_out(listed)
+        self._layout = _layouts[which]
         if self._layout is None:
             return BLOCK_BYTES
         return min(FRAME_BYTES, self.form.max_record_bytes)  # a larger block might hold a line that is too long
