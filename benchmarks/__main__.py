@@ -1,4 +1,4 @@
-"""`python -m benchmarks [all|control|start|workloads] [--scale 0.05] [--only w4,w1_csv] [--rounds 5] [--json]`."""
+"""`python -m benchmarks [all|control|start|workloads|shapes] [--scale 0.05] [--only w4] [--rounds 5] [--json]`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import control, start, workloads
+from benchmarks import control, shapes, start, workloads
 from benchmarks.data import WORKLOADS
 from benchmarks.report import Measured, show
+from benchmarks.shapes import SHAPES
 
 
 def main() -> None:
     options = _options()
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
-    only = options.only.split(",") if options.only else list(WORKLOADS)
-    unknown = set(only) - set(WORKLOADS)
+    known = SHAPES if options.what == "shapes" else WORKLOADS
+    only = options.only.split(",") if options.only else list(known)
+    unknown = set(only) - set(known)
     if unknown:
-        raise SystemExit(f"--only: {', '.join(sorted(unknown))}: not among {', '.join(WORKLOADS)}")
+        raise SystemExit(f"--only: {', '.join(sorted(unknown))}: not among {', '.join(known)}")
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="tidemill-benchmarks-", dir=options.folder) as made:
         folder = Path(made)
@@ -29,6 +31,8 @@ def main() -> None:
         if options.what == "workloads":
             kept = options.folder or folder
             measured += workloads.run(kept, only, options.scale, options.rounds)
+        if options.what == "shapes":
+            measured += shapes.run(options.folder or folder, only, options.scale, options.rounds)
     show(measured, as_json=options.json)
 
 
@@ -38,11 +42,12 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "control", "start", "workloads"),
-        help="control: the server. start: `tidemill run` of one record. all: both. workloads: W1-W4 against bare loops",
+        choices=("all", "control", "start", "workloads", "shapes"),
+        help="control: the server. start: `tidemill run` of one record. all: both. "
+        "workloads: W1-W4 against bare loops. shapes: tiny files, large files, slow models, far stores",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="1: 10^6 tasks, and workloads of about 8 GB in all")
-    parser.add_argument("--only", help=f"workloads, comma between them: {', '.join(WORKLOADS)}")
+    parser.add_argument("--only", help=f"comma between them: {', '.join((*WORKLOADS, *SHAPES))}")
     parser.add_argument("--rounds", type=int, default=5, help="of each workload")
     parser.add_argument("--folder", type=Path, help="where data goes; inputs of workloads are kept and used again")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -92,6 +92,15 @@ class Loop:
             out.append(orjson.dumps({"path": path.name, "prediction": mean}))
         return b"\n".join(out) + b"\n"
 
+    def sizes(self, paths: list[Path]) -> bytes:
+        import orjson
+
+        out = []
+        for path in paths:
+            with path.open("rb", buffering=0) as file:
+                out.append(orjson.dumps({"path": str(path.relative_to(self.source)), "prediction": len(file.read())}))
+        return b"\n".join(out) + b"\n"
+
     def texts(self, rows: list[dict[str, Any]]) -> bytes:
         import orjson
 
@@ -119,6 +128,10 @@ def main(workload: str, source: Path, target: Path, model: Path) -> int:
     loop = Loop(source, target, model)
     paths = sorted(Path(entry.path) for entry in os.scandir(source))
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
+        if workload == "tiny":
+            found = sorted(path for path in source.rglob("*") if path.is_file())
+            chunks = [found[start : start + _FILES] for start in range(0, len(found), _FILES)]
+            return _gathered(pool.imap_unordered(loop.sizes, chunks), target)
         if workload == "w3":
             chunks = [paths[start : start + _FILES] for start in range(0, len(paths), _FILES)]
             return _gathered(pool.imap_unordered(loop.pictures, chunks), target)

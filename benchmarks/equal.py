@@ -1,7 +1,7 @@
 """Whether the product's predictions are the bare loop's: a ratio over different work would mean nothing.
 
-Compared one file at a time. W2 may differ in the last digits, since texts are padded to the longest of a mini-batch, and
-the mini-batches are others.
+Compared one file at a time. W2 may differ in the last digits, since texts are padded to the longest of a mini-batch,
+and the mini-batches are others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,16 @@ class Cost:
     output: str
 
 
-def run(command: Sequence[str], *, memory: bool = True) -> Cost:
-    """memory False leaves the sampling out, which takes some of the CPU that is measured.
+def run(command: Sequence[str], *, memory: bool = True, env: Mapping[str, str] | None = None) -> Cost:
+    """memory False leaves the sampling out, which takes some of the CPU that is measured. env: variables over our own.
 
     Variables of Python are left out of the environment: whoever keeps it from caching compiled modules measures that.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TIDEMILL_TEST_"))}
     started = time.perf_counter()
-    process = subprocess.Popen(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    process = subprocess.Popen(
+        list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**own, **(env or {})}
+    )
     sampler = _Sampler(process.pid)
     if memory:
         sampler.start()
