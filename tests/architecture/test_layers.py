@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -29,3 +30,14 @@ def test_every_module_of_the_control_plane_has_a_layer() -> None:
         if (path.is_dir() and (path / "__init__.py").exists()) or path.suffix == ".py"
     }
     assert there - layered - set(OF_NO_LAYER) == set()
+
+
+def test_an_instance_never_asks_what_time_it_is() -> None:
+    """Its clock may be an hour off that of its coordinator: it counts seconds, and judges nothing by a date."""
+    asking = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\(|\b(now|utcnow|today)\(")
+    found = {
+        str(path): asking.findall(path.read_text())
+        for path in (ROOT / "runtime/src").rglob("*.py")
+        if asking.search(path.read_text())
+    }
+    assert found == {}

@@ -118,7 +118,7 @@ def test_waiting_is_told_within_seconds_and_taken_back(
     ((at, words),) = told
     assert at - running[0] < 6.0
     assert what in words
-    assert words.endswith("the storage answers HTTP 503 (SlowDown: Reduce your request rate.)")
+    assert words.endswith("the storage answers HTTP 503 (SlowDown: Reduce your request rate)")
     assert coordinator.reports[-1].waiting == ""
     assert [json.loads(line) for line in coordinator.results()["a.jsonl"].splitlines()] == [
         {"i": i} for i in range(100)

@@ -147,5 +147,5 @@ def _said(response: Any) -> str:
     data: Optional[bytes] = response.data
     text = (data or b"").decode("utf-8", "replace")
     found = [re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message")]
-    said = ": ".join(each[1].strip() for each in found if each) or text[:300].strip()
+    said = ": ".join(each[1].strip().rstrip(".") for each in found if each) or text[:300].strip()
     return f"HTTP {response.status}{f' ({said})' if said else ''}"

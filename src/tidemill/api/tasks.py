@@ -60,7 +60,13 @@ def list_tasks(
     served: Served,
     actor: Asking,
     name: Annotated[str | None, Query(max_length=60, description="Exactly this name.")] = None,
-    name_contains: Annotated[str | None, Query(max_length=60, description="A part of the name.")] = None,
+    name_contains: Annotated[
+        str | None,
+        Query(
+            max_length=60,
+            description="A part of the name. No index helps: all tasks that the other filters leave are read.",
+        ),
+    ] = None,
     status: Annotated[list[TaskStatus] | None, Query(description="Any of these.")] = None,
     model: Annotated[str | None, Query(max_length=80, description="`churn` or `churn@2`.")] = None,
     region: Annotated[str | None, Query(max_length=64)] = None,

@@ -79,7 +79,8 @@ def open_run(task: TaskFile, settings: Settings, *, base: Path, resume: bool, no
         whereabouts = _whereabouts(error.field, task, settings)
         if whereabouts is None:
             raise
-        raise type(error)(error.message, field=error.field, remedy=whereabouts) from error
+        later = " Nothing was started; try again later." if isinstance(error, StorageUnavailable) else ""
+        raise type(error)(error.message, field=error.field, remedy=whereabouts + later) from error
 
 
 def _open_run(task: TaskFile, settings: Settings, base: Path, *, resume: bool, now_s: float, scratch: str) -> Opened:

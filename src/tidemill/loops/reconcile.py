@@ -89,8 +89,10 @@ class ReconcileLoop:
         self._forget_others({run.id for run in runs})
         looks = [look for run in runs if (look := self._look_safely(run, rows[run.id])) is not None]
         self._asked &= {row.id for look in looks for row in look.alive}
+        # Whoever could not be heard could not renew a lease: all get the time for it after a restart or a jump.
+        renewable = now - self._since >= self._context.limits.lease_ttl_s
         for look in looks:
-            if look.totals is not None:
+            if look.totals is not None and renewable:
                 self._journal(look.run).expire(now)
             # Asked again once after a restart: the server may have died between writing it down and asking.
             stopping = [row.id for row in look.alive if row.status is InstanceStatus.STOPPING]
