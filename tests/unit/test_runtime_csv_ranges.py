@@ -164,6 +164,26 @@ def test_columns_have_the_values_of_rows(
     assert exactly(by_columns) == exactly(by_rows)
 
 
+@pytest.mark.skipif(frames_for("polars") is None, reason="polars is not installed")
+def test_tidy_csv_is_read_into_frames(tmp_path: Path) -> None:
+    from tidemill_runtime.codec import csv_frames
+    from tidemill_runtime.codec.frames import FrameRecords
+
+    assert csv_frames.usable()
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b,c\n" + b"1,2.5,x\n" * 10)
+    stat = path.stat()
+    etag = contract.local_etag(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    listed = InputObject(0, "a.csv", stat.st_size, etag, Access("path", str(path)))
+    lease = Lease(0, 1, [listed], 0, -1, Cursor(), PartTarget("p", Access("path", "p")))
+    form = InputFormat("csv", columns=["b", "a"])
+    (records,) = csv_rows.CsvReader(lease, form, {}, "numpy", ["c"]).blocks()
+    assert isinstance(records, FrameRecords)
+    assert records.items(0, 1).to_dicts() == [{"b": 2.5, "a": 1}]
+    assert records.carried(["c"], 0, 2) == [["x", "x"]]
+    assert records.fields(9, 10) == [{"a": 1, "b": 2.5, "c": "x"}]
+
+
 def texts(found: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
     """Values as numbers where they are some, so that those of the `csv` module compare."""
     return [

@@ -39,7 +39,9 @@ def parsed(data: bytes, table: Table, layout: Layout, form: InputFormat) -> Opti
     """The frame of a block of whole lines, with the layout's columns; None if it is not sure to be the same as rows."""
     width = len(table.names)
     quote, delimiter = form.quote.encode(), form.delimiter.encode()
-    if (quote and quote in data) or b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
+    if (quote and quote in data) or b"\0" in data:
+        return None
+    if b"\r" in data and count_of(data, b"\r") != count_of(data, b"\r\n"):
         return None
     lines = count_of(data, b"\n") + (not data.endswith(b"\n"))
     if count_of(data, delimiter) != lines * (width - 1):
@@ -51,7 +53,7 @@ def parsed(data: bytes, table: Table, layout: Layout, form: InputFormat) -> Opti
             separator=form.delimiter,
             quote_char=None,
             schema={name: _PARSED[layout.types.get(name, "text")] for name in table.names},
-            columns=list(layout.types),
+            columns=[place for place, name in enumerate(table.names) if name in layout.types],
         )
     except (polars.exceptions.PolarsError, ValueError):
         return None  # a value that is not of its type, bytes that are not UTF-8, too many fields

@@ -234,16 +234,11 @@ class CsvRecords:
         return framed(items, self._layout)
 
     def _dicts(self, first: int, stop: int, chosen: Sequence[str]) -> list[Any]:
-        table = self._table
+        table, rows = self._table, self._values[first:stop]
         places = [(table.names.index(name), name) for name in chosen if name in table.names]
-        columns = [(place, name, table.numbers[place]) for place, name in places]
-        return [
-            {
-                name: values[place] if number is None else _number(values[place], number)
-                for place, name, number in columns
-            }
-            for values in self._values[first:stop]
-        ]
+        columns = [_column([row[place] for row in rows], table.numbers[place]) for place, _ in places]
+        names = [name for _, name in places]
+        return [dict(zip(names, values)) for values in zip(*columns)] if columns else [{} for _ in rows]
 
     def fields(self, first: int, stop: int) -> list[Any]:
         return self._dicts(first, stop, self._table.names)
@@ -264,6 +259,7 @@ class CsvRecords:
     def _read(self, form: InputFormat, rows: Parsed) -> None:
         assert self.item_rows is not None
         width, most = len(self._table.names), form.max_record_bytes
+        readable = _is_text(self._lines, form.encoding)
         for row, (fields, first, last) in enumerate(rows):
             self._last_lines.append(last)
             size = sum(map(len, self._lines[first:last])) if last - first > 1 else len(self._lines[first])
@@ -277,7 +273,7 @@ class CsvRecords:
                 self.bad[row] = Bad(
                     "decode_error", "WrongWidth", f"the row has {len(fields)} fields, the header {width}"
                 )
-            elif any(map(_undecodable, fields)):
+            elif not readable and any(map(_undecodable, fields)):
                 self.bad[row] = Bad("decode_error", "UnicodeDecodeError", f"the row is not {form.encoding}")
             else:
                 self._values.append(fields)
@@ -307,8 +303,26 @@ def _ends_lines_in_one_byte(encoding: str) -> bool:
         return False
 
 
+def _is_text(lines: list[bytes], encoding: str) -> bool:
+    try:
+        for line in lines:
+            line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _undecodable(text: str) -> bool:
     return not text.isascii() and any("\udc80" <= each <= "\udcff" for each in text)
+
+
+def _column(texts: list[str], number: Optional[Callable[[str], Any]]) -> list[Any]:
+    if number is None:
+        return texts
+    try:
+        return list(map(number, texts))
+    except ValueError:
+        return [_number(text, number) for text in texts]
 
 
 def _number(value: str, number: Callable[[str], Any]) -> Any:
