@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Request
 
 from tidemill.services.access import Actor
 from tidemill.services.facade import Services
-from tidemill.wire.views import Problem
+from tidemill.wire.problem_views import Problem
 
 LIMIT_MAX = 1000
 

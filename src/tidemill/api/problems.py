@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from tidemill.domain.errors import InvalidValue, NotFound, TidemillError
 from tidemill.wire.findings import explain
-from tidemill.wire.views import FieldProblem, Problem
+from tidemill.wire.problem_views import FieldProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
 FINDINGS_MAX = 20

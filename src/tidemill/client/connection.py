@@ -37,7 +37,7 @@ from tidemill.domain.errors import (
     TidemillError,
 )
 from tidemill.settings import load_settings
-from tidemill.wire.views import Problem
+from tidemill.wire.problem_views import Problem
 
 M = TypeVar("M", bound=BaseModel)
 Content = bytes | Callable[[], Iterable[bytes]]
