@@ -108,6 +108,7 @@ def write_manifest(manifest: Manifest) -> bytes:
     values = dict(vars(manifest))
     for part in ("channel", "input", "result", "pins"):
         values[part] = vars(values[part])
+    values["command"] = None if manifest.command is None else vars(manifest.command)
     values["hints"] = {machine: vars(hint) for machine, hint in manifest.hints.items()}
     return _line(values)
 

@@ -128,7 +128,7 @@ def receipt_of(
         instances=opened.instances,
         retries=replaced,
         runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
-        model=task.model,
+        model=task.shown_model,
         model_sha256=by_folder.get("model"),
         code_sha256=by_folder.get("code"),
         environment={"python": ".".join(map(str, sys.version_info[:3])), **_digest(opened)},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,10 +213,7 @@ def _columns(ready: _Ready) -> dict[str, Any]:
         "description": task.description,
         "tags": dict(task.tags),
         "output": str(ready.checked.output),
-        "model": program.shown
-        or task.image
-        or task.function
-        or (shlex.join(task.command.run) if task.command else None),
+        "model": program.shown or task.shown_model,
         "model_version": program.version,
         "model_digest": program.model,
         "code_digest": program.code,

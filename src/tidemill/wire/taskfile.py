@@ -275,6 +275,11 @@ class TaskFile(Section):
     tags: dict[str, str] = field(default_factory=dict)
     """For finding tasks again; at most 50."""
 
+    @property
+    def shown_model(self) -> str | None:
+        """What it runs, for people: the model, the image, the function, or the command as a shell would read it."""
+        return self.model or self.image or self.function or (shlex.join(self.command.run) if self.command else None)
+
     @classmethod
     def short_forms(cls, data: object) -> object:
         if not isinstance(data, Mapping):

@@ -18,7 +18,7 @@ from typing import Any
 
 from tidemill.domain.errors import InvalidValue, NotFound, TooLarge
 from tidemill.domain.references import is_folder
-from tidemill.wire.sections import Section, field_types
+from tidemill.wire.sections import Section, field_types, optional_inner
 from tidemill.wire.taskfile import NAME_MAX, TaskFile, dump_task, parse_task
 
 FILE_BYTES_MAX = 1_000_000
@@ -150,10 +150,17 @@ def default_name(data: Mapping[str, Any]) -> str:
     source = data.get("input")
     source = source.get("path") if isinstance(source, Mapping) else source
     words = [str(data.get(key) or "").rstrip("/").rpartition("/")[2] for key in ("model", "code")]
+    words.append(_first_word(data.get("command")))
     words = [next((word for word in words if word), "task"), str(source or "").rstrip("/").rpartition("/")[2]]
     stems = [word.partition("@")[0].lstrip(".").partition(".")[0] for word in words]
     name = "-".join(re.sub(r"[^0-9A-Za-z_\-\u4e00-\u9fff]+", "-", stem).strip("-_") for stem in stems)
     return name.strip("-")[:NAME_MAX].rstrip("-_") or "task"
+
+
+def _first_word(command: object) -> str:
+    run = command.get("run") if isinstance(command, Mapping) else None
+    words = run.split() if isinstance(run, str) else run if isinstance(run, list) else []
+    return str(words[0]).rpartition("/")[2] if words else ""
 
 
 def resolve_path(text: str, base: Path) -> str:
@@ -187,11 +194,14 @@ def _put(data: dict[str, Any], key: str, value: object) -> None:
     *above, last = key.split(".")
     for part in above:
         kind = field_types(section)[part]
+        kind = optional_inner(kind) or kind
         if isinstance(kind, type) and issubclass(kind, Section):
             section = kind
-            inner[part] = (
-                dict(spelled) if isinstance(spelled := kind.short_forms(inner.get(part) or {}), Mapping) else {}
-            )
+            try:
+                spelled = kind.short_forms(inner.get(part) or {})
+            except InvalidValue as error:
+                raise InvalidValue(error.message, field=part, remedy=error.remedy) from None
+            inner[part] = dict(spelled) if isinstance(spelled, Mapping) else {}
         else:
             inner[part] = dict(inner.get(part) or {})
         inner = inner[part]

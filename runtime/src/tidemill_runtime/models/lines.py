@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tidemill_runtime.contract import Command, Manifest
     from tidemill_runtime.models.kinds import PackageInfo
 
-SILENCE_S = 3.0
+SILENCE_S = 1.5
 """A command that has read all, computes nothing and answers nothing for so long is asked by the end of its input."""
 PROMPT_S = 1.0
 """An answer that comes so soon after the end of the input was held back until then."""
