@@ -122,10 +122,12 @@ def test_the_verbs() -> None:
     }
     tasks = "create list show watch logs events stop resume delete results errors receipt instances"
     assert verbs == {
-        *("run", "serve", "schema", "config show"),
+        *("run", "serve", "schema", "config show", "diff"),
         *(f"task {verb}" for verb in tasks.split()),
         *(f"model {verb}" for verb in ("import", "list", "show", "delete")),
         *(f"object {verb}" for verb in ("put", "get", "list", "delete")),
+        *(f"receipt {verb}" for verb in ("verify", "key")),
+        *(f"environment {verb}" for verb in ("list", "clear")),
     }
 
 
