@@ -315,7 +315,8 @@ def _why_at_first(pins: Any, known: bool) -> str:
 
 def machine(millicores: int, memory_bytes: int) -> str:
     """What of a machine decides how a model is run on it best: what the instance may use, processor, graphics cards."""
-    words = [f"{millicores / 1000:g} cores", f"{memory_bytes / 2**30:.1f} GiB", _processor(), *_cards()]
+    memory = f"{1 << (memory_bytes >> 30).bit_length() >> 1} GiB"  # by its power of two: what is free varies
+    words = [f"{millicores / 1000:g} cores", memory, _processor(), *_cards()]
     return ", ".join(word for word in words if word)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, counted, printable, styled
+from tidemill.domain.tuning import sentences
 from tidemill.wire.quantities import format_seconds
 
 GROUPS_SHOWN = 3
@@ -23,7 +24,9 @@ PHASES = ("queue", "environment", "start", "load", "predict", "publish")
 
 @dataclass(frozen=True)
 class Ending:
-    """What became of a task. seconds: by phase. log: where what the instances printed can be read, if anywhere."""
+    """What became of a task. seconds: by phase. log: where what the instances printed can be read, if anywhere.
+    tuning: the choices that were made, as instances report them.
+    """
 
     id: str
     name: str
@@ -37,6 +40,7 @@ class Ending:
     output: str
     seconds: Mapping[str, float]
     log: str | None = None
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def tell(out: Output, end: Ending, failures: Sequence[Failures] = ()) -> int:
             "skipped": end.skipped,
             "output": end.output,
             "seconds": {phase: round(seconds, 6) for phase, seconds in end.seconds.items()},
+            "tuning": dict(end.tuning),
             **({} if good else {"log": end.log}),
         }
     )
@@ -75,6 +80,8 @@ def tell(out: Output, end: Ending, failures: Sequence[Failures] = ()) -> int:
     spent = ", ".join(f"{phase} {format_seconds(end.seconds[phase])}" for phase in PHASES if end.seconds.get(phase))
     out.line(f"  records  {accounted}")
     out.line(f"  time     {format_seconds(total)}{f' ({spent})' if spent else ''}")
+    for number, choice in enumerate(sentences(end.tuning)):
+        out.line(f"  {'' if number else 'tuning':<7}  {printable(choice)}")
     out.line(f"  output   {end.output}")
     if end.log and not good:
         out.line(f"  log      {end.log}")

@@ -60,6 +60,7 @@ def _run(request: RunRequest, out: Output, children: Children | None) -> int:
         output=result.output,
         seconds=result.seconds,
         log=result.log,
+        tuning=result.tuning,
     )
     status = tell(out, end, group_failures(result.errors()) if result.failed else ())
     if result.failed and result.succeeded:

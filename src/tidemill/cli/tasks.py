@@ -14,6 +14,7 @@ from tidemill.cli.progress import make_progress
 from tidemill.cli.task_app import Limit, Task, app, task_id
 from tidemill.cli.times import ago, local
 from tidemill.domain.errors import InvalidValue
+from tidemill.domain.tuning import sentences
 from tidemill.wire.quantities import format_seconds
 from tidemill.wire.taskyaml import read_task
 
@@ -123,6 +124,7 @@ def show(call: Call, task: Task) -> None:
                 f"{counts.inputs:,} = {counts.ok:,} ok + {counts.failed:,} failed + {counts.skipped:,} skipped",
             ),
             ("time", _phases(view.seconds.model_dump())),
+            ("tuning", "\n".join(sentences(view.tuning))),
             ("instances", view.instances),
             ("runs", view.runs),
             ("priority", view.priority or None),
@@ -222,6 +224,7 @@ def ending_of(view: TaskView) -> Ending:
         skipped=view.counts.skipped,
         output=view.output,
         seconds=view.seconds.model_dump(),
+        tuning=view.tuning,
         log=None if view.status == "SUCCEED" else f"tidemill task logs {view.id}",
     )
 

@@ -12,6 +12,7 @@ import selectors
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tidemill.coordination.coordinator import Coordinator, Wish
 from tidemill.coordination.messages import read_report, write_orders
@@ -49,7 +50,7 @@ class _Unanswered:
 class Crew:
     """start: starts the instance of an index and attempt. wish: what is wanted of all instances.
 
-    failure: set when the run has to end. replaced: how many instances were.
+    failure: set when the run has to end. replaced: how many instances were. tuning: as reported last.
     """
 
     def __init__(self, start: Callable[[int, int], Instance], count: int, retries: int, clock: Clock) -> None:
@@ -70,6 +71,7 @@ class Crew:
         self.replaced = 0
         self.first_report_at: float | None = None
         self.first_running_at: float | None = None
+        self.tuning: dict[str, Any] = {}
         for index in range(count):
             self._add(index, 1)
 
@@ -158,6 +160,7 @@ class Crew:
             if self.first_report_at is None:
                 self.first_report_at = self._clock.monotonic()
             member.state, member.pending, member.seconds = report.state, report.pending, report.seconds
+            self.tuning = report.tuning or self.tuning
             member.waiting = report.waiting
             if report.state == "running" and self.first_running_at is None:
                 self.first_running_at = self._clock.monotonic()

@@ -26,6 +26,7 @@ class Result:
     output: the results' folder. seconds: wall time by phase (queue, environment, start, load, predict, publish), and
     "total".
     resumable: whether running the same task with `resume=True` goes on where this one ended.
+    tuning: mini-batch size, processes and threads, each with its reason ("processes_why").
     log: of a run that did not succeed, what its instances printed: a file, or a folder of several.
     """
 
@@ -37,6 +38,7 @@ class Result:
     output: str
     seconds: dict[str, float]
     resumable: bool = False
+    tuning: dict[str, Any] = field(default_factory=dict)
     log: str | None = None
     _objects: Objects | None = field(default=None, repr=False, compare=False)
     _folder: Location | None = field(default=None, repr=False, compare=False)
@@ -96,6 +98,7 @@ class Result:
             "skipped": self.skipped,
             "output": self.output,
             "seconds": {phase: round(seconds, 6) for phase, seconds in self.seconds.items()},
+            "tuning": self.tuning,
             **({} if self.succeeded else {"log": self.log}),
         }
 

@@ -23,9 +23,11 @@ from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
 from tidemill.local.crew import STORAGE_WITHIN_S, Crew
 from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, receipt_of
+from tidemill.local.habits import habits_of
 from tidemill.local.instances import Instance
 from tidemill.local.interrupts import Interrupts
 from tidemill.local.journal import FileJournal
+from tidemill.local.launching import manifest_of
 from tidemill.local.models import stamp_of
 from tidemill.local.opening import Opened
 from tidemill.local.place import journal_path
@@ -37,7 +39,7 @@ from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
 from tidemill.settings import Settings
-from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Counts, Manifest, Pins
+from tidemill_runtime.contract import Counts
 
 _TURN_S = 0.1
 _RETRY_EVERY_S = 1.0
@@ -74,6 +76,7 @@ class LocalRun:
         self._note = ""
         self._children = children
         self._cleared = False
+        self._habits = habits_of(settings.data, opened.model.folders(), opened.task.function)
 
     def run(self) -> Result:
         """Runs the task to its end, whatever that is. Raises what makes it impossible to plan."""
@@ -150,30 +153,10 @@ class LocalRun:
 
     def _start(self, index: int, attempt: int) -> Instance:
         """Starts one instance; called by the crew."""
-        task, opened, model = self._task, self._opened, self._opened.model
+        opened = self._opened
         instance = ids.instance_id(opened.run, index, attempt)
         child = self._children.start(instance)
-        manifest = Manifest(
-            version=CONTRACT_VERSION,
-            task=opened.id,
-            run=opened.run,
-            instance=instance,
-            channel=Channel("fd", fd=child.fd),
-            model=str(model.model) if model.model else None,
-            code=str(model.code) if model.code else None,
-            command=task.command.contract() if task.command is not None else None,
-            input=opened.checked.formats.input,
-            result=opened.checked.formats.result,
-            millicores=opened.resources.millicores,
-            memory_bytes=opened.resources.memory_bytes,
-            scratch=child.scratch,
-            record_timeout_s=task.record_timeout,
-            commit_every_s=self._settings.limits.commit_every_s,
-            die_with_parent=True,
-            pins=Pins(task.batch.size, task.batch.processes, task.batch.threads),
-            env={"TMPDIR": child.scratch, **task.env},
-            function=task.function,
-        )
+        manifest = manifest_of(opened, self._settings, instance, child, self._habits.hints())
         child.tell(write_manifest(manifest))
         return Instance(instance, index, attempt, child)
 
@@ -352,6 +335,9 @@ class LocalRun:
         opened = self._opened
         output = opened.checked.output
         succeeded = end.status is TaskStatus.SUCCEED
+        tuning = self._crew.tuning if journal is not None else {}
+        if succeeded:
+            self._habits.keep(tuning)
         totals = journal.totals() if journal is not None else None
 
         def errors() -> Iterator[bytes]:
@@ -366,6 +352,7 @@ class LocalRun:
             counts=totals.counts if totals is not None else Counts(),
             output=str(output),
             seconds=self._seconds(),
+            tuning=tuning,
             resumable=not succeeded and totals is not None and totals.counts.ok > 0,
             _objects=opened.objects,
             _folder=output,

@@ -1,0 +1,53 @@
+"""What instances found out about running a model: a start for the next run with it, and words for people.
+
+Reports carry it (`contract.Report.tuning`); instances run users' code, so nothing in it is taken on trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidemill_runtime.contract import Pins
+
+_MACHINE_MAX = 500
+_MOST = 1_000_000
+_KEPT = ("batch_size", "processes", "threads")
+
+
+def measured(tuning: Mapping[str, Any]) -> tuple[str, Pins] | None:
+    """The machine, and what was measured on it; None where nothing was."""
+    machine, kept = tuning.get("machine"), tuning.get("keep")
+    if not isinstance(machine, str) or not machine or len(machine) > _MACHINE_MAX or not isinstance(kept, dict):
+        return None
+    pins = pins_of(kept)
+    return None if pins == Pins() else (machine, pins)
+
+
+def pins_of(values: Mapping[str, Any]) -> Pins:
+    """As far as they are sensible numbers."""
+    return Pins(**{name: _number(values.get(name)) for name in _KEPT})
+
+
+def joined(before: Pins, now: Pins) -> Pins:
+    """What is known after a run that need not have measured all of it."""
+    return Pins(now.batch_size or before.batch_size, now.processes or before.processes, now.threads or before.threads)
+
+
+def sentences(tuning: Mapping[str, Any]) -> list[str]:
+    """The choices with their reasons, one by one: `4,096 records a call (measured: …)`."""
+    found = []
+    for name, one, many in (
+        ("batch_size", "record a call", "records a call"),
+        ("processes", "process", "processes"),
+        ("threads", "thread each", "threads each"),
+    ):
+        number, why = _number(tuning.get(name)), tuning.get(f"{name}_why")
+        if number is not None:
+            reason = f" ({why})" if isinstance(why, str) and why else ""
+            found.append(f"{number:,} {one if number == 1 else many}{reason}")
+    return found
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else None
