@@ -137,8 +137,14 @@ def test_what_a_killed_one_left_is_swept(tmp_path: Path, model: Path) -> None:
     known = environments(tmp_path)
     left = known.cache.root / "0123" / "attempt"
     left.mkdir(parents=True)
+    old, new = (known.cache.log_of(name) for name in ("old", "new"))
+    old.parent.mkdir()
+    for log in (old, new):
+        log.write_text("it failed")
+    os.utime(old, (1, 1))
     made = provide(known, model)
     assert not left.parent.exists()
+    assert (old.exists(), new.exists(), known.cache.log_of(made.digest).exists()) == (False, True, True)
     assert made.python.exists()
 
 
@@ -205,11 +211,12 @@ def test_variables_of_pip_say_where_packages_come_from(tmp_path: Path) -> None:
     own = {"PIP_INDEX_URL": "https://a", "UV_INDEX_URL": "https://c", "UV_PYTHON": "3.9", "HOME": str(tmp_path)}
     (tmp_path / ".config/uv").mkdir(parents=True)
     (tmp_path / ".config/uv/uv.toml").write_text("")
+    (tmp_path / ".netrc").write_text("")
     found = environments(tmp_path, environ=own)._installer.variables(tmp_path / "x")
     assert found["UV_INDEX_URL"] == "https://c"
     assert not {"UV_DEFAULT_INDEX", "UV_PYTHON"} & set(found)
     assert found["UV_CONFIG_FILE"] == str(tmp_path / ".config/uv/uv.toml")
-    assert found["HOME"] == str(tmp_path / "x")
+    assert (found["HOME"], found["NETRC"]) == (str(tmp_path / "x"), str(tmp_path / ".netrc"))
 
 
 def test_it_is_given_up_when_asked_and_after_its_time(tmp_path: Path) -> None:

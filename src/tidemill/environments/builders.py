@@ -126,6 +126,7 @@ class Builders:
             pass
         except EnvironmentFailed as error:
             job.failed = error
+            _log.warning("environment %s could not be built; all of it is in %s", job.need.digest, error.log)
         except Exception as error:  # noqa: BLE001 - whatever it is, the runs that wait have to hear of it
             _log.exception("environment %s could not be built", job.need.digest)
             job.failed = EnvironmentFailed(f"{type(error).__name__}: {error}")

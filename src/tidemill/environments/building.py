@@ -83,8 +83,8 @@ class Installer:
         bounds = [*wanted.constraints, *([] if wanted.hashed else runtime_bounds())]
         (folder / "constraints.txt").write_text(_text(bounds), encoding="utf-8")
         python = folder / "venv" / "bin" / "python"
-        asked = ["--requirements", str(folder / "requirements.txt")]
-        asked += ["--constraints", str(folder / "constraints.txt")] if bounds else []
+        asked = ["-r", str(folder / "requirements.txt")]
+        asked += ["-c", str(folder / "constraints.txt")] if bounds else []
         only = [] if self.source_builds else ["--no-build"]
         work.uv("pip", "install", "--python", str(python), *asked, *only, tell=tell)
         site = folder / "venv" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -119,6 +119,8 @@ class Installer:
             "UV_PYTHON_DOWNLOADS": "never",
             "NO_COLOR": "1",
         }
+        if home is not None and Path(home, ".netrc").is_file():
+            ours["NETRC"] = f"{home}/.netrc"
         config = self.config()
         if config is not None:
             ours["UV_CONFIG_FILE"] = config

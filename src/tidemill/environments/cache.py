@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _POLL_S = 0.05
+_LOG_S = 7 * 86400.0
 _UNUSED_S = 600.0
 """What was handed out within this time is never swept: its instances may be about to start."""
 
@@ -165,6 +166,7 @@ class Cache:
     def sweep(self, now: float) -> list[str]:
         """Removes what killed builders left, and the least recently used over the limit. now: since the epoch."""
         gone = [digest for digest in self._digests() if self._read(digest) is None and self._remove(digest)]
+        self._drop_logs(now - _LOG_S)
         kept = self.entries()
         total = sum(each.environment.size_bytes for each in kept)
         for each in kept:
@@ -175,6 +177,13 @@ class Cache:
                 total -= each.environment.size_bytes
                 gone.append(digest)
         return gone
+
+    def _drop_logs(self, before: float) -> None:
+        """Those of failures; of an environment that is there it stays."""
+        for log in (self.root / "logs").glob("*.log"):
+            with contextlib.suppress(OSError):
+                if log.stat().st_mtime < before and not (self.root / log.stem).exists():
+                    log.unlink()
 
     # one environment; the caller of these has its lock
 
