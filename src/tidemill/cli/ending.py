@@ -75,7 +75,7 @@ def tell(out: Output, end: Ending, failures: Sequence[Failures] = ()) -> int:
     headline = f"{end.status} WITH {failed_records(end.failed).upper()}" if good and end.failed else end.status
     out.line(f"{styled(sys.stdout, headline, colour)}  {end.name}  {end.id}")
     if not good or end.failed:
-        out.line(f"  {end.explanation}")
+        out.line("  " + end.explanation.replace("\n", "\n  "))
     accounted = f"{end.inputs:,} = {end.ok:,} ok + {end.failed:,} failed + {end.skipped:,} skipped"
     spent = ", ".join(f"{phase} {format_seconds(end.seconds[phase])}" for phase in PHASES if end.seconds.get(phase))
     out.line(f"  records  {accounted}")
