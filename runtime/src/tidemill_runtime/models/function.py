@@ -31,7 +31,7 @@ def load(info: PackageInfo, manifest: Manifest) -> Model:
             raise unusable(f"{module} has no {path}")
         found = getattr(found, name)
     if not callable(found) or isinstance(found, type):
-        raise unusable(f"{info.entry} is no function but a {type(found).__name__}")
+        raise unusable(f"{info.entry} is no function, it is of the type {type(found).__name__}")
     if inspect.iscoroutinefunction(found):
         raise unusable(f"{info.entry} is an async function; give a plain one")
     shape, batched = shapes.of_function(found)
