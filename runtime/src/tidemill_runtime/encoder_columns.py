@@ -12,6 +12,7 @@ import base64
 import csv
 import datetime
 import io
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -39,7 +40,7 @@ def frame(payload: bytes, rows: int, columns: Optional[list[str]] = None, carrie
 
 
 class CsvEncoder:
-    """Rows of CSV: true and false, numbers as Python writes them, lists and dicts as JSON, nothing for what is null."""
+    """Rows of CSV: true and false, numbers as JSON writes them, lists and dicts as JSON, nothing for what is null."""
 
     def __init__(self, result: ResultFormat) -> None:
         self._result = result
@@ -169,15 +170,17 @@ def _csv_rows(columns: list[list[Any]], count: int) -> bytes:
     return "".join(lines).encode()
 
 
-_AS_IT_IS = {int, str, float, type(None)}
+_AS_IT_IS = {int, str, type(None)}
 
 
 def _texts(column: Any) -> list[Any]:
     """What csv writes as it should be written."""
     values = column_list(column)
     kinds = set(map(type, values))
-    if kinds <= _AS_IT_IS and (float not in kinds or not any(map(_is_nan, values))):
+    if kinds <= _AS_IT_IS:
         return values
+    if kinds == {float} and all(map(math.isfinite, values)):
+        return _json.encode(values)[1:-1].decode().split(",")  # the texts of all, several times as fast as one by one
     return [_text(value) for value in values]
 
 
@@ -189,7 +192,9 @@ def _text(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)  # of an enumeration, too
     if isinstance(value, float):
-        return "NaN" if _is_nan(value) else float(value)
+        if math.isfinite(value):
+            return _json.encode(float(value)).decode()
+        return "NaN" if math.isnan(value) else str(float(value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
     if isinstance(value, (datetime.date, datetime.time)):
@@ -198,10 +203,6 @@ def _text(value: Any) -> Any:
     if isinstance(plain, (dict, list, tuple)):
         return _json.encode(plain).decode()
     return _text(plain) if plain is not value else str(plain)
-
-
-def _is_nan(value: Any) -> bool:
-    return bool(value != value)  # noqa: PLR0124 (NaN alone is not itself)
 
 
 def to_plain(value: Any) -> Any:
