@@ -46,6 +46,7 @@ def test_what_was_measured() -> None:
         {"machine": "x", "keep": []},
         {"machine": "x", "keep": {"batch_size": True}},
         {"machine": "x", "keep": {"batch_size": -1, "processes": "2", "threads": 10**12}},
+        {"machine": "x\0", "keep": {"batch_size": 1}},
         {"machine": "x" * 1000, "keep": {"batch_size": 1}},
     ],
 )

@@ -15,10 +15,17 @@ _MOST = 1_000_000
 _KEPT = ("batch_size", "processes", "threads")
 
 
+def model_key(model: str | None, code: str | None, function: str | None) -> str | None:
+    """What tells a model from others and from itself after a change: digests of its packages. None without any."""
+    return " ".join((model or "-", code or "-", function or "-")) if model or code else None
+
+
 def measured(tuning: Mapping[str, Any]) -> tuple[str, Pins] | None:
     """The machine, and what was measured on it; None where nothing was."""
     machine, kept = tuning.get("machine"), tuning.get("keep")
-    if not isinstance(machine, str) or not machine or len(machine) > _MACHINE_MAX or not isinstance(kept, dict):
+    if not isinstance(machine, str) or not isinstance(kept, dict):
+        return None
+    if not machine.isprintable() or not 0 < len(machine) <= _MACHINE_MAX:
         return None
     pins = pins_of(kept)
     return None if pins == Pins() else (machine, pins)

@@ -6,8 +6,10 @@ Used by the loop `place`.
 from __future__ import annotations
 
 from tidemill.domain.ids import InstanceId
+from tidemill.domain.tuning import model_key
 from tidemill.loops.context import Context, Job
 from tidemill.ports.engine import Resources
+from tidemill.store.habits import hints_for
 from tidemill.wire.quantities import format_bytes
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, Manifest, Pins
 
@@ -38,7 +40,17 @@ def manifest_of(context: Context, job: Job, instance: InstanceId, limits: Resour
         pins=Pins(spec.batch.size, spec.batch.processes, spec.batch.threads),
         env=dict(spec.env),
         function=spec.function,
+        hints=_hints(context, job),
     )
+
+
+def _hints(context: Context, job: Job) -> dict[str, Pins]:
+    """What earlier runs with the model ended with, by machine."""
+    model = model_key(job.task.model_digest, job.task.code_digest, job.spec.function)
+    if model is None:
+        return {}
+    with context.store.read() as tx:
+        return hints_for(tx, job.task.owner.account, model)
 
 
 def resources_of(job: Job, capacity: Resources) -> Resources:

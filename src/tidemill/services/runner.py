@@ -18,6 +18,7 @@ from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, NotAllowed
 from tidemill.domain.ids import InstanceId, RunId
 from tidemill.domain.life import INSTANCE_FINAL, PAUSED, InstanceStatus, Reason, TaskStatus
+from tidemill.domain.tuning import measured, model_key
 from tidemill.domain.verdict import pause_of
 from tidemill.ports.clock import Clock
 from tidemill.services.checks import load_checked
@@ -26,10 +27,14 @@ from tidemill.services.regions import Regions, find_region
 from tidemill.services.runs import RECONCILE, locked_instance, locked_run
 from tidemill.services.tokens import Tokens
 from tidemill.store.base import Store, Tx, storable
+from tidemill.store.habits import keep_habit
 from tidemill.store.journal import SqlJournal
 from tidemill.store.plans import get_plan
+from tidemill.store.records import InstanceRow
 from tidemill.store.runs import get_instance, get_run, set_instance, set_run
 from tidemill.store.tables import instances, runs
+from tidemill.store.tasks import get_task
+from tidemill.wire.taskfile import parse_task
 from tidemill_runtime.contract import Counts, Orders, Report
 
 _ASKED = (
@@ -142,6 +147,7 @@ class Runner:
         pending = {f"new_pending_{name}": count for name, count in vars(report.pending).items()}
         values = {"new_seconds": report.seconds, "new_tuning": report.tuning, "new_memory_bytes": report.memory_bytes}
         tx.execute(_HEAR, {"the_id": id_, "new_reported": now, "new_state": report.state, **values, **pending})
+        self._learn(tx, instance, report, now)
         if instance.first_report is None:
             set_instance(tx, id_, {"first_report": now})
         if report.fault is not None:
@@ -158,3 +164,16 @@ class Runner:
             reason = pause_of(waiting) if waiting else Reason.NONE
             set_instance(tx, id_, {"reason": reason, "detail": waiting})
             tx.wake(RECONCILE)
+
+    def _learn(self, tx: Tx, instance: InstanceRow, report: Report, now: float) -> None:
+        """Keeps what the instance has measured since its last report, for the next run with the model."""
+        found = measured(report.tuning)
+        if found is None or found == measured(instance.tuning or {}):
+            return
+        task, run = get_task(tx, instance.task), get_run(tx, instance.run)
+        if task is None or run is None:
+            return
+        function = parse_task(run.spec or task.spec).function
+        model = model_key(task.model_digest, task.code_digest, function)
+        if model is not None:
+            keep_habit(tx, instance.owner, model, *found, now)

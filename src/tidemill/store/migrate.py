@@ -12,7 +12,7 @@ from tidemill.domain.errors import Conflict
 from tidemill.store.base import Store
 from tidemill.store.schema import metadata
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration in `migrations/versions`."""
 _LOCK = 7_400_000_001
 """PostgreSQL: whoever migrates holds this advisory lock; others wait and find it done."""
