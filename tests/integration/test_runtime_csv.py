@@ -90,3 +90,22 @@ def test_a_model_that_changes_its_records(bench: Bench) -> None:
     rows = rows_of(done, "a.jsonl")
     assert [row and row["x"] for row in rows] == [1, 2, 4, None, 5, 8, 10, 20]  # type: ignore[index,call-overload]
     assert done.counts().failed == 1
+
+
+@pytest.mark.parametrize("shape", ["list[dict]", "'pl.DataFrame'"])
+def test_a_row_of_several_lines_where_an_object_was_cut_ends_the_run(bench: Bench, shape: str) -> None:
+    """Whoever meets it says so, before anything of the object is published."""
+    bench.model(f"""
+        import polars as pl
+        class Model:
+            def load(self): return True
+            def predict(self, batch: {shape}): return [1] * len(batch)
+    """)
+    rows = "".join(f"{number},plain\n" for number in range(3000))
+    bench.file("a.csv", f'id,text\n{rows}3000,"' + "many\nlines\n" * 300 + f'"\n{rows}')
+    done = bench.run(bench.ranges(3000), expect=3, input=InputFormat("csv"))
+    assert done.fault is not None
+    assert done.fault.kind == "format_mismatch"
+    assert "set format.split to whole" in done.fault.message
+    whole = bench.run(bench.whole(), input=InputFormat("csv"))
+    assert whole.counts().ok == 6001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import os
@@ -35,6 +36,7 @@ TIDY = st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=40)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_rows, "BLOCK_BYTES", 24)
+    csv_table._tables.clear()
 
 
 def read(
@@ -182,6 +184,49 @@ def test_tidy_csv_is_read_into_frames(tmp_path: Path) -> None:
     assert records.items(0, 1).to_dicts() == [{"b": 2.5, "a": 1}]
     assert records.carried(["c"], 0, 2) == [["x", "x"]]
     assert records.fields(9, 10) == [{"a": 1, "b": 2.5, "c": "x"}]
+
+
+@pytest.mark.parametrize(("compression", "shape"), [("none", "record"), ("none", "polars"), ("gzip", "record")])
+def test_an_object_that_changes_meanwhile_is_noticed(tmp_path: Path, compression: str, shape: str) -> None:
+    path = tmp_path / "a.csv"
+
+    def write(count: int) -> None:
+        data = b"a,b\n" + b"1,x\n" * count
+        path.write_bytes(gzip.compress(data) if compression == "gzip" else data)
+
+    write(200_000)
+    stat = path.stat()
+    etag = contract.local_etag(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    listed = InputObject(0, "a.csv", stat.st_size, etag, Access("path", str(path)))
+    lease = Lease(0, 1, [listed], 0, -1, Cursor(), PartTarget("p", Access("path", "p")))
+    reader = csv_rows.CsvReader(lease, InputFormat("csv", compression=compression), {}, shape, [])
+    blocks = reader.blocks()
+    next(blocks)
+    write(200_001)
+    with pytest.raises(FatalError) as failed:
+        list(blocks)
+    assert failed.value.kind == "input_changed"
+    reader.close()
+
+
+@hypothesis.given(
+    rows=TIDY,
+    members=st.integers(1, 4),
+    ends=st.sampled_from(["\n", "\r\n"]),
+    compression=st.sampled_from(["gzip", "zstd"]),
+)
+def test_compressed_members_are_one_object(
+    tmp_path_factory: Any, rows: list[tuple[str, ...]], members: int, ends: str, compression: str
+) -> None:
+    data = ends.join(["a,b,c", *(",".join(row) for row in rows)]).encode()
+    step = len(data) // members + 1
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    if compression == "gzip":
+        packed = b"".join(map(gzip.compress, pieces))
+    else:
+        packed = b"".join(map(pytest.importorskip("zstandard").ZstdCompressor().compress, pieces))
+    path = tmp_path_factory.getbasetemp() / "packed.csv"
+    assert exactly(read(path, packed, [], compression=compression)) == exactly(read(path, data, []))
 
 
 def texts(found: list[tuple[int, Any]]) -> list[tuple[int, Any]]:

@@ -34,7 +34,7 @@ def open_reader(
     if form.type == "file":
         from tidemill_runtime.codec.files import FileReader
 
-        return FileReader(lease, form, scratch, forced)
+        return FileReader(lease, form, scratch, forced, shape)
     if form.type == "csv":
         from tidemill_runtime.codec.csv_rows import CsvReader
 

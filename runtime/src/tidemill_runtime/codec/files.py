@@ -1,4 +1,5 @@
-"""Whole files as records: the model gets a local path. Used by the worker for format `file`.
+"""Whole files as records: the model gets a local path, or what is in it if it takes bytes. Used by the worker for
+format `file`.
 
 A file behind a URL is brought into the scratch folder for its mini-batch and removed after it.
 """
@@ -24,8 +25,11 @@ _COPY_BYTES = 1024 * 1024
 class FileReader:
     """A lease's objects, BLOCK_FILES at a time. A block's begin is 0, its end the index of the object after it."""
 
-    def __init__(self, lease: Lease, form: InputFormat, scratch: str, forced: dict[int, dict[int, int]]) -> None:
+    def __init__(
+        self, lease: Lease, form: InputFormat, scratch: str, forced: dict[int, dict[int, int]], shape: str = "record"
+    ) -> None:
         self._lease = lease
+        self._contents = shape == "bytes"
         self._form = form
         self._scratch = os.path.join(scratch, f"files-{os.getpid()}")
         self._forced = forced
@@ -40,7 +44,7 @@ class FileReader:
                 count = self._forced[index][0] - index
             block = self._lease.objects[index : index + count]
             self._open = block
-            yield FileRecords(index, block, [self._path(each) for each in block])
+            yield FileRecords(index, block, [self._path(each) for each in block], self._contents)
             self.check()
             self._clean()
             index += count
@@ -96,24 +100,34 @@ def _check(listed: InputObject) -> None:
 
 
 class FileRecords:
-    """A few files; see `Records`."""
+    """A few files; see `Records`. contents: items are what the files hold, read when they are asked for."""
 
     item_rows: Optional[list[int]] = None
     begin = 0
     of_files = True
 
-    def __init__(self, index: int, objects: list[InputObject], paths: list[str]) -> None:
+    def __init__(self, index: int, objects: list[InputObject], paths: list[str], contents: bool = False) -> None:
         self.object = index
         self.end = index + len(objects)
         self.rows = self.size = len(objects)
         self.bad: dict[int, Bad] = {}
         self._objects = objects
         self._paths = paths
+        self._contents = contents
 
-    def items(self, first: int, stop: int) -> list[str]:
-        return self._paths[first:stop]
+    def items(self, first: int, stop: int) -> list[Any]:
+        if not self._contents:
+            return self._paths[first:stop]
+        return [self._content(at) for at in range(first, stop)]
 
-    def fresh(self, first: int, stop: int) -> list[str]:
+    def _content(self, at: int) -> bytes:
+        try:
+            with open(self._paths[at], "rb", buffering=0) as file:
+                return file.read()
+        except OSError as error:
+            raise unreadable(self._objects[at], error) from error
+
+    def fresh(self, first: int, stop: int) -> list[Any]:
         return self.items(first, stop)
 
     def fields(self, first: int, stop: int) -> list[Any]:

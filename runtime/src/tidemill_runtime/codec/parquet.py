@@ -1,13 +1,15 @@
 """Parquet: a record is a row. Used by the worker; pyarrow is imported only here and where a model wants Arrow itself.
 
-A row group belongs to the range that its middle lies in. Cursor offsets count rows of the split's own row groups.
+A row group belongs to the range that its middle lies in. The rows of a small one belong to ranges of their own, as if
+they lay evenly over its bytes: it costs little to decode it again, and a small file of one group has a share for each
+process. Cursor offsets count the rows of the split.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import pyarrow  # type: ignore[import-untyped,unused-ignore]
 import pyarrow.parquet  # type: ignore[import-untyped,unused-ignore]
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 16384
 """Rows that are decoded at a time; predict is called with at most so many."""
+SHARED_BYTES = 1024 * 1024
+"""Row groups of up to so many (compressed) bytes are shared by ranges."""
+
+
+class _Share(NamedTuple):
+    """What a range has of an object: rows of these groups, but for so many of the first one."""
+
+    groups: list[int]
+    passed: int
+    rows: int
 
 
 class ParquetReader:
@@ -60,15 +72,17 @@ class ParquetReader:
     def _object(self, index: int, skip: int) -> Iterator[ArrowRecords]:
         listed = self._lease.objects[index]
         try:
-            groups = self._open(listed)
-            row = 0
+            share = self._open(listed)
+            row = -share.passed
             cuts = sorted({edge for block in self._forced.get(index, {}).items() for edge in block})
             for batch in self._file.iter_batches(
-                BLOCK_ROWS, row_groups=groups, columns=self._read(), use_threads=False
+                BLOCK_ROWS, row_groups=share.groups, columns=self._read(), use_threads=False
             ):
-                for begin, rows in _cut(batch, row, skip, cuts):
+                for begin, rows in _cut(batch, row, skip, share.rows, cuts):
                     yield ArrowRecords(index, begin, rows, self._columns)
                 row += batch.num_rows
+                if row >= share.rows:
+                    break
         except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
             self.check()
             raise FatalError(
@@ -78,8 +92,8 @@ class ParquetReader:
             self.check()
             raise unreadable(listed, error) from error
 
-    def _open(self, listed: InputObject) -> list[int]:
-        """Opens the object; the numbers of the row groups that are ours."""
+    def _open(self, listed: InputObject) -> _Share:
+        """Opens the object; what of it is ours."""
         source: Any
         if listed.get.kind == "path":
             self._guard = FileSource(listed, 0)
@@ -93,12 +107,7 @@ class ParquetReader:
             raise FatalError(
                 "format_mismatch", f"{listed.name} has no column {names}", evidence=str(self._file.schema_arrow)
             )
-        metadata = self._file.metadata
-        start, stop = self._lease.start, self._lease.stop
-        if stop < 0:
-            return list(range(metadata.num_row_groups))
-        middles = [_middle(metadata.row_group(number)) for number in range(metadata.num_row_groups)]
-        return [number for number, middle in enumerate(middles) if start <= middle < stop]
+        return _share(self._file.metadata, self._lease.start, self._lease.stop)
 
     def _read(self) -> Optional[list[str]]:
         """The columns to be read, None for all."""
@@ -107,22 +116,42 @@ class ParquetReader:
         return list(dict.fromkeys([*self._columns, *self._carried]))
 
 
-def _middle(group: Any) -> int:
-    """The byte in the middle of a row group; every range of an object's bytes agrees on it."""
+def _share(metadata: Any, start: int, stop: int) -> _Share:
+    """The rows of the bytes [start, stop) of the object, of all of it where stop is -1; each row is of one range."""
+    if stop < 0:
+        return _Share(list(range(metadata.num_row_groups)), 0, metadata.num_rows)
+    groups = []
+    passed = rows = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        first, end = _rows_within(group, start, stop)
+        if first < end:
+            passed = passed if groups else first
+            groups.append(number)
+            rows += end - first
+    return _Share(groups, passed, rows)
+
+
+def _rows_within(group: Any, start: int, stop: int) -> tuple[int, int]:
+    """The rows [first, end) of a row group that belong to a range of bytes."""
     columns = [group.column(number) for number in range(group.num_columns)]
-    starts = [each.dictionary_page_offset or each.data_page_offset for each in columns]
-    return int(min(starts) + sum(each.total_compressed_size for each in columns) // 2)
+    begin = min(each.dictionary_page_offset or each.data_page_offset for each in columns)
+    size, rows = sum(each.total_compressed_size for each in columns), group.num_rows
+    if size > SHARED_BYTES or not size:
+        return (0, rows) if start <= begin + size // 2 < stop else (0, 0)
+    first, end = (min(rows, max(0, -(-(edge - begin) * rows // size))) for edge in (start, stop))
+    return first, end
 
 
-def _cut(batch: Any, row: int, skip: int, cuts: list[int]) -> Iterator[tuple[int, Any]]:
-    """A batch that begins at `row`, less what lies before `skip`, cut where blocks were cut before: each with its first
-    row's number.
+def _cut(batch: Any, row: int, skip: int, stop: int, cuts: list[int]) -> Iterator[tuple[int, Any]]:
+    """Of a batch that begins at `row`, what lies in [skip, stop) and not before 0, cut where blocks were cut before:
+    each with its first row's number.
     """
-    begin, end = max(row, skip), row + batch.num_rows
+    begin, end = max(row, skip, 0), min(row + batch.num_rows, stop)
     while begin < end:
-        stop = min([cut for cut in cuts if begin < cut < end], default=end)
-        yield begin, batch.slice(begin - row, stop - begin)
-        begin = stop
+        to = min([cut for cut in cuts if begin < cut < end], default=end)
+        yield begin, batch.slice(begin - row, to - begin)
+        begin = to
 
 
 class _RangeFile(io.RawIOBase):
