@@ -137,7 +137,9 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Factory]
 
 def splits_of(sizes: list[int], cut: Cut = Cut.RANGES) -> list[PlannedSplit]:
     listing = [ListedObject(n, f"{n}.jsonl", size, "e", n * 50, n * 50 + 50) for n, size in enumerate(sizes)]
-    return list(plan_splits(listing, cut, Layout.PER_OBJECT, total_objects=len(sizes), total_bytes=sum(sizes)))
+    return list(
+        plan_splits(listing, cut, Layout.PER_OBJECT, total_objects=len(sizes), total_bytes=sum(sizes), processes=8)
+    )
 
 
 TWO_UNITS = splits_of([700, 100])

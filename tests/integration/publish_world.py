@@ -120,7 +120,9 @@ def make_world(place: Place, inputs: dict[str, bytes], cut: Cut, kind: Layout) -
     lines = [listing_line_of(name, len(inputs[name])) for name in names]
     objects.put(listing, b"".join(lines))
     total = sum(map(len, inputs.values()))
-    splits = list(plan_splits(read_listing(objects, listing), cut, kind, total_objects=len(names), total_bytes=total))
+    splits = list(
+        plan_splits(read_listing(objects, listing), cut, kind, total_objects=len(names), total_bytes=total, processes=8)
+    )
     input_type = "file" if cut is Cut.FILES else "jsonl"
     digest = hashlib.sha256(b"".join(lines)).hexdigest()
     plan = Plan(listing, len(names), total, len(splits), splits[-1].unit + 1, cut, kind, digest, input_type)

@@ -51,7 +51,7 @@ class Door:
         self.objects = LocalObjects(None)
         task = parse_task({"name": "t", "model": "m", "input": f"{root}/in/", "output": f"{root}/out"})
         checked = check_task(task, self.objects, base=None, local_paths=True)
-        self.plan, splits = make_plan(self.objects, checked, "t")
+        self.plan, splits = make_plan(self.objects, checked, "t", processes=8)
         self.journal = FileJournal.create(root / "journal", {}, splits, run="r")
         self.clock = StillClock()
         self.coordinator = Coordinator(

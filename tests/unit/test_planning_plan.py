@@ -31,7 +31,7 @@ def task_of(root: Path, **changes: object) -> TaskFile:
 def make(root: Path, **changes: object):
     objects = LocalObjects(None)
     checked = check_task(task_of(root, **changes), objects, base=None, local_paths=True)
-    return objects, checked, make_plan(objects, checked, "batch-1")
+    return objects, checked, make_plan(objects, checked, "batch-1", processes=8)
 
 
 def write(root: Path, sizes: dict[str, int]) -> None:
@@ -84,7 +84,7 @@ def test_what_vanished_since_the_check(tmp_path: Path) -> None:
     checked = check_task(task_of(tmp_path), objects, base=None, local_paths=True)
     (tmp_path / "in/a.jsonl").unlink()
     with pytest.raises(InvalidValue, match=r"input\.path"):
-        make_plan(objects, checked, "batch-1")
+        make_plan(objects, checked, "batch-1", processes=8)
 
 
 def test_a_name_that_no_result_could_have(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_hundred_thousand_objects_and_the_check_looks_at_few(tmp_path: Path) -
     checked = check_task(task_of(tmp_path, input="/lake/"), lake, base=None, local_paths=True)
     assert lake.listed <= 200
     seen: list[int] = []
-    plan, splits = make_plan(lake, checked, "batch-1", tick=seen.append)
+    plan, splits = make_plan(lake, checked, "batch-1", processes=8, tick=seen.append)
     assert (plan.objects, plan.bytes) == (100_000, 10_000_000)
     assert 100_000 // 250 <= len(splits) < 100_000 // 250 + 150  # the last ones are small
     assert seen == list(range(1000, 100_001, 1000))
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_objects(tmp_path: Path, monkeypatch: pyte
         lake = Lake(count)
         checked = check_task(task_of(tmp_path, input="/lake/"), lake, base=None, local_paths=True)
         tracemalloc.start()
-        make_plan(lake, checked, "batch-1")
+        make_plan(lake, checked, "batch-1", processes=8)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 100_000  # 17 bytes an object
@@ -154,7 +154,7 @@ def test_a_tick_may_end_it(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_plan(lake, checked, "batch-1", tick=tick)
+        make_plan(lake, checked, "batch-1", processes=8, tick=tick)
     assert not (tmp_path / "out/_tidemill/batch-1/listing.jsonl").exists()
 
 

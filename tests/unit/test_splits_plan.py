@@ -17,8 +17,8 @@ from tidemill.domain.splits import (
     PART_FILES,
     SPLIT_BYTES_MAX,
     SPLIT_BYTES_MIN,
+    SPLITS_EACH,
     SPLITS_MAX,
-    TAPER,
     Cut,
     Layout,
     ListedObject,
@@ -40,8 +40,9 @@ def listing_of(sizes: list[int]) -> list[ListedObject]:
     return listing
 
 
-def planned(sizes: list[int], cut: Cut, layout: Layout = Layout.PER_OBJECT) -> list[PlannedSplit]:
-    return list(plan_splits(listing_of(sizes), cut, layout, total_objects=len(sizes), total_bytes=sum(sizes)))
+def planned(sizes: list[int], cut: Cut, layout: Layout = Layout.PER_OBJECT, processes: int = 8) -> list[PlannedSplit]:
+    totals = {"total_objects": len(sizes), "total_bytes": sum(sizes), "processes": processes}
+    return list(plan_splits(listing_of(sizes), cut, layout, **totals))
 
 
 @given(sizes_lists, st.sampled_from(Cut), st.sampled_from(Layout))
@@ -95,7 +96,7 @@ def test_each_split_is_a_part_of_what_is_left(sizes: list[int], cut: Cut) -> Non
     least, share = (SPLIT_BYTES_MIN, LAST_SHARE) if cut is Cut.RANGES else (GROUP_BYTES_MIN, GROUP_SHARE)
     floor = max(least, min(LAST_BYTES_MAX, total // share))
     for split in planned(sizes, cut):
-        assert split.bytes <= max(floor, min(SPLIT_BYTES_MAX, left // TAPER))
+        assert split.bytes <= max(floor, min(SPLIT_BYTES_MAX, left // (8 * SPLITS_EACH)))
         assert split.objects <= GROUP_FILES
         left -= split.bytes
     assert left == 0
@@ -105,7 +106,7 @@ def test_each_split_is_a_part_of_what_is_left(sizes: list[int], cut: Cut) -> Non
 def test_files_that_are_records_taper_by_their_number(sizes: list[int]) -> None:
     left = len(sizes)
     for split in planned(sizes, Cut.FILES, Layout.PARTS):
-        assert split.objects <= max(1, left // TAPER)
+        assert split.objects <= max(1, left // (8 * SPLITS_EACH))
         left -= split.objects
     assert left == 0
 
@@ -123,15 +124,15 @@ def test_a_single_layout_is_one_unit() -> None:
     assert {split.unit for split in splits} == {0}
 
 
-def test_parts_hold_a_bounded_number_of_files() -> None:
-    splits = planned([1] * 20_000, Cut.FILES, Layout.PARTS)
+@pytest.mark.parametrize("processes", [1, 2, 40, 1000])
+def test_parts_hold_the_same_files_whoever_works_on_them(processes: int) -> None:
+    splits = planned([1] * 20_001, Cut.FILES, Layout.PARTS, processes)
     files: dict[int, int] = {}
     for split in splits:
         files[split.unit] = files.get(split.unit, 0) + split.objects
-    assert len(files) == 6
-    assert max(files.values()) <= PART_FILES
-    assert splits[0].objects == GROUP_FILES
-    assert len(splits) < 250
+        assert split.objects <= GROUP_FILES
+    assert list(files.values()) == [PART_FILES] * 5 + [1]
+    assert len(splits) < 20_001 // GROUP_FILES + 15 * SPLITS_EACH * processes
 
 
 def test_few_files_that_are_records_are_spread() -> None:
@@ -143,7 +144,7 @@ def test_few_files_that_are_records_are_spread() -> None:
 def test_processes_end_together(processes: int) -> None:
     """Each takes the next split when it is free: none waits long for the last one."""
     free_at = [0] * processes
-    for split in planned([10_000_000], Cut.RANGES):
+    for split in planned([10_000_000], Cut.RANGES, processes=processes):
         first = min(range(processes), key=free_at.__getitem__)
         free_at[first] += split.bytes
     assert max(free_at) < 1.02 * 10_000_000 / processes
@@ -172,6 +173,8 @@ def test_empty_objects_are_grouped_and_an_empty_listing_has_no_split(cut: Cut) -
 
 def test_a_million_objects_are_planned_as_a_stream() -> None:
     source = (ListedObject(n, "x", 10, "e", n * 40, n * 40 + 40) for n in range(1_000_000))
-    splits = plan_splits(source, Cut.RANGES, Layout.PER_OBJECT, total_objects=1_000_000, total_bytes=10_000_000)
+    splits = plan_splits(
+        source, Cut.RANGES, Layout.PER_OBJECT, total_objects=1_000_000, total_bytes=10_000_000, processes=2
+    )
     assert next(splits).objects == GROUP_FILES
     assert next(source).ordinal == GROUP_FILES + 1  # no further than the split that was asked for

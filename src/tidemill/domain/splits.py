@@ -1,7 +1,7 @@
 """Splits: planned once from a listing, leased, committed. Pure; both journals (database and file) decide by it.
 
-The boundaries depend on the listing and the format alone, never on instances or mini-batches, so that any number of
-runs over one plan produce the same bytes.
+How far splits shrink depends on how many processes are to work on them; results never depend on where splits begin and
+end, so that any number of instances produces the same bytes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ LAST_BYTES_MAX = 1024 * 1024
 """However large an input is, its last splits are not larger than this."""
 GROUP_FILES = 250
 """At most so many objects in a split (performance.md: about 250 small files a split)."""
-TAPER = 32
-"""A split is at most this part of what is left when it is leased: so many processes end together."""
+SPLITS_EACH = 4
+"""Of what is left when a split is leased, it is at most this part of each process's share: so they end together, and a
+mini-batch is not made small by the split that it is of."""
 LAST_SHARE = 2048
 """The last splits are about this part of the input: smaller ones would cost more than they save (about 0.6 ms each)."""
 SPLITS_MAX = 65_536
 """Splits, and packs of small objects, grow where there would be more than about so many: all of them are held in memory
 and in rows of a database."""
 PART_FILES = 4000
-"""Files that are records: at most so many in one numbered result part."""
+"""Files that are records: so many in each numbered result part but the last."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ class Layout(StrEnum):
 
 
 def plan_splits(
-    listing: Iterable[ListedObject], cut: Cut, layout: Layout, *, total_objects: int, total_bytes: int
+    listing: Iterable[ListedObject], cut: Cut, layout: Layout, *, total_objects: int, total_bytes: int, processes: int
 ) -> Iterator[PlannedSplit]:
-    """The splits of a listing, in its order. The totals are the listing's.
+    """The splits of a listing, in its order. The totals are the listing's. processes: of all instances, about.
 
     Splits are leased in their order, and they shrink towards the end: each is a part of what is left, so that no
     process works long on its last one while others have nothing left to do.
     """
-    size = _Size(cut, total_objects, total_bytes)
+    size = _Size(cut, total_objects, total_bytes, processes)
+    in_parts = layout is Layout.PARTS
     no = unit = unit_files = 0
     group: list[ListedObject] = []
     group_bytes = 0
@@ -99,12 +101,13 @@ def plan_splits(
 
     for listed in listing:
         large = cut in _DIVISIBLE and listed.size > size.bytes
-        if group and (large or len(group) >= size.files or group_bytes + listed.size > size.bytes):
+        full = len(group) >= size.files or (in_parts and unit_files + len(group) == PART_FILES)
+        if group and (large or full or group_bytes + listed.size > size.bytes):
             yield closed()
             size.took(len(group), group_bytes)
             unit_files += len(group)
             no += 1
-            if layout is Layout.PER_OBJECT or (layout is Layout.PARTS and unit_files + size.files_max > PART_FILES):
+            if layout is Layout.PER_OBJECT or (in_parts and unit_files == PART_FILES):
                 unit, unit_files = unit + 1, 0
             group, group_bytes = [], 0
             large = cut in _DIVISIBLE and listed.size > size.bytes
@@ -132,25 +135,26 @@ _DIVISIBLE = (Cut.RANGES, Cut.GROUPS)
 
 
 class _Size:
-    """How large the next split may be, by what is left of the input. files_max: the most files that it ever is."""
+    """How large the next split may be, by what is left of the input."""
 
-    def __init__(self, cut: Cut, total_objects: int, total_bytes: int) -> None:
+    def __init__(self, cut: Cut, total_objects: int, total_bytes: int, processes: int) -> None:
+        self._shares = SPLITS_EACH * max(1, processes)
         self._of_files = cut is Cut.FILES
         self._files_left, self._bytes_left = total_objects, total_bytes
         self._bytes_max = max(SPLIT_BYTES_MAX, total_bytes // SPLITS_MAX)
         least, share = (GROUP_BYTES_MIN, GROUP_SHARE) if cut is Cut.GROUPS else (SPLIT_BYTES_MIN, LAST_SHARE)
         self._bytes_min = max(least, min(LAST_BYTES_MAX, total_bytes // share))
-        self.files_max = max(GROUP_FILES, total_objects // SPLITS_MAX)
-        self._files_min = max(1, min(self.files_max, total_objects // LAST_SHARE))
+        self._files_max = max(GROUP_FILES, total_objects // SPLITS_MAX)
+        self._files_min = max(1, min(self._files_max, total_objects // LAST_SHARE))
         self.took(0, 0)
 
     def took(self, files: int, size: int) -> None:
         self._files_left -= files
         self._bytes_left -= size
-        self.bytes = max(self._bytes_min, min(self._bytes_max, self._bytes_left // TAPER))
-        self.files = self.files_max
+        self.bytes = max(self._bytes_min, min(self._bytes_max, self._bytes_left // self._shares))
+        self.files = self._files_max
         if self._of_files:
-            self.files = max(self._files_min, min(self.files_max, self._files_left // TAPER))
+            self.files = max(self._files_min, min(self._files_max, self._files_left // self._shares))
 
 
 class SplitStatus(StrEnum):

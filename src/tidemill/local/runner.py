@@ -34,7 +34,7 @@ from tidemill.local.place import journal_path
 from tidemill.local.progress import Display, RunProgress
 from tidemill.local.result import Result, finished_errors
 from tidemill.local.unfinished import clear, forget, header_of, plan_of
-from tidemill.planning.plan import make_plan
+from tidemill.planning.plan import make_plan, processes_of
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import Finished, Publisher
 from tidemill.publishing.signing import LAPTOP, LAPTOP_KEY_FILE, Signer
@@ -174,7 +174,8 @@ class LocalRun:
 
         try:
             stamp = stamp_of(opened.model.folders())
-            self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, tick=tick)
+            processes = processes_of(self._task, opened.instances, opened.resources.millicores)
+            self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, processes=processes, tick=tick)
             self._note = self._plan.note
             header = header_of(opened.checked, self._plan, opened.model, stamp)
             opened.folder.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,10 @@ from tidemill.domain.errors import OutputTaken, Refused, StorageDenied, Tidemill
 from tidemill.domain.ids import RegionName, RunId
 from tidemill.domain.life import FINAL, Reason, TaskStatus
 from tidemill.loops.context import Context, Job, is_temporary
+from tidemill.loops.launching import resources_of
 from tidemill.loops.leases import WorkLease
 from tidemill.loops.loop import Due
-from tidemill.planning.plan import make_plan
+from tidemill.planning.plan import make_plan, processes_of
 from tidemill.publishing.claims import claim, release_claim
 from tidemill.services.runs import PLACE, PLAN, RECONCILE, finish, locked_run, mark
 from tidemill.store.events import add_event
@@ -58,7 +59,15 @@ class PlanLoop:
         note = ""
         if job.plan is None:
             try:
-                plan, splits = make_plan(job.objects, job.checked, run.task, tick=_Tick(self._context, run.id))
+                plan, splits = make_plan(
+                    job.objects,
+                    job.checked,
+                    run.task,
+                    processes=processes_of(
+                        job.spec, run.instances, resources_of(job, job.region.engine.capacity()).millicores
+                    ),
+                    tick=_Tick(self._context, run.id),
+                )
             except _Unwanted:
                 return
             note = plan.note

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable
 
 from tidemill.domain.location import Location
-from tidemill.domain.splits import LAST_BYTES_MAX, SPLIT_BYTES_MAX, TAPER, Cut
+from tidemill.domain.splits import LAST_BYTES_MAX, SPLIT_BYTES_MAX, Cut
 from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill_runtime.contract import InputFormat
 
@@ -18,6 +18,8 @@ WINDOW_BYTES = 64 * 1024
 _WINDOWS = 3
 _LOOK_OBJECTS = 3
 _LOOK_FROM_BYTES = 1024 * 1024
+_WORTH_TELLING = 32
+"""An object that runs whole is told of where it is more than this part of the input."""
 """Smaller objects are looked at no further than their beginning."""
 
 SPANS_LINES = "a row of the CSV spans several lines"
@@ -68,7 +70,7 @@ def uncut_note(uncut: int, objects: int, why: str) -> str:
 
 def worth_cutting(size: int, total: int) -> bool:
     """Whether an object is so large that it would be cut, and its running whole is to be told."""
-    return size > max(LAST_BYTES_MAX, min(SPLIT_BYTES_MAX, total // TAPER))
+    return size > max(LAST_BYTES_MAX, min(SPLIT_BYTES_MAX, total // _WORTH_TELLING))
 
 
 def _lines(found: InputFormat, data: bytes) -> list[str]:

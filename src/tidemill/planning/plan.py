@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue
@@ -20,13 +21,16 @@ from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.publishing.claims import check_result_name
 
+if TYPE_CHECKING:
+    from tidemill.wire.taskfile import TaskFile
+
 _TICK_OBJECTS = 1000
 
 
 def make_plan(
-    objects: Objects, checked: Checked, task: str, *, tick: Callable[[int], None] = lambda _: None
+    objects: Objects, checked: Checked, task: str, *, processes: int, tick: Callable[[int], None] = lambda _: None
 ) -> tuple[Plan, list[PlannedSplit]]:
-    """The plan of a task's run and its splits.
+    """The plan of a task's run and its splits. processes: of all its instances, about.
 
     tick: called every thousand objects with their number so far; may raise, to end it.
     Memory does not grow with the objects, only with the splits (one for up to 250 objects or 16 MiB).
@@ -47,6 +51,7 @@ def make_plan(
             formats.layout,
             total_objects=writer.objects,
             total_bytes=writer.bytes,
+            processes=processes,
         )
     )
     uncut = sum(each.stop == -1 and worth_cutting(each.bytes, writer.bytes) for each in splits)
@@ -63,6 +68,13 @@ def make_plan(
         note=uncut_note(uncut, writer.objects, formats.uncut),
     )
     return plan, splits
+
+
+def processes_of(task: TaskFile, instances: int, millicores: int) -> int:
+    """How many processes will work on a task, about: one for each core, unless the task says it. millicores: of each
+    instance.
+    """
+    return instances * (task.batch.processes or max(1, millicores // 1000))
 
 
 def listed_inputs(objects: Objects, checked: Checked) -> Iterator[ObjectInfo]:
