@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import until
+from tests.e2e.harness import Server, until
 from tests.e2e.live import Live, live_server
-from tests.integration.environments_world import OFFLINE, package, wheel
+from tests.integration.environments_world import OFFLINE, package, source, wheel
 from tidemill.environments.cache import Cache
 
 MODEL = """
@@ -66,3 +66,40 @@ def test_what_cannot_be_installed(live: Live, tmp_path: Path) -> None:
         done = client.wait(client.tasks.create(live.task(model="bad")), timeout_s=60)
         assert (done.status, done.reason) == ("FAILED", "environment_failed")
         assert "you require first==1.0 and first==2.0" in done.explanation
+
+
+@pytest.mark.kill
+def test_a_server_killed_while_it_installs_and_while_an_instance_uses_it(tmp_path: Path) -> None:
+    model = MODEL.replace("import first", "import slowpkg").replace("first.VERSION", "slowpkg.X")
+    folder = package(tmp_path / "model", "--no-index\n./slow\n", model)
+    pid, gate = tmp_path / "pid", tmp_path / "gate"
+    body = f"""
+    open({str(pid)!r}, 'w').write(str(os.getpid()))
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.01)"""
+    source(folder / "slow", body)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"s": 0.1}\n' * 40)
+    server = Server(tmp_path / "data")
+    try:
+        server.start()
+        places = {"model": str(folder), "input": f"{tmp_path}/in/", "output": f"{tmp_path}/out/"}
+        task = server.create({"name": "t", **places, "resources": {"cpu": 1, "memory": "256Mi"}})
+        until(lambda: pid.exists() and pid.read_text(), "the installation is under way")
+        until(lambda: server.task(task)["reason"] == "installing", "it is said")
+        assert server.task(task)["status"] == "STARTING"
+        server.kill()
+        pid.unlink()
+        server.start()
+        until(lambda: pid.exists() and pid.read_text(), "it is installed anew")
+        gate.touch()
+        until(lambda: server.task(task)["status"] == "RUNNING", "the model has loaded")
+        server.kill()
+        cache = Cache(server.data / "environments", 1)
+        assert [kept.in_use for kept in cache.entries()] == [True]  # by the instance alone
+        server.start()
+        done = server.finished(task)
+        assert (done["status"], done["counts"]["ok"]) == ("SUCCEED", 40)
+        assert done["run"]["environment"]["packages"] == {"slowpkg": "1.0"}
+    finally:
+        server.wipe()
