@@ -168,6 +168,22 @@ def test_matrices(tmp_path: Path) -> None:
     assert convert(block.fresh(0, 2), "numpy")[0].tolist() == [1, 1, 0.5]
 
 
+def test_a_matrix_of_all_keys_has_no_row_of_others(tmp_path: Path) -> None:
+    others = [{"a": 1}, {"a": 1, "b": 2, "c": 3}, [1, 2], {"a": 1, "c": 2}]
+    first = [{"a": 1, "b": 2}] * 10_000
+    (block,) = read(tmp_path / "a", joined(*first, *others, {"b": 4, "a": 3}), shape="numpy")
+    rows = range(10_000, 10_004)
+    assert [(row, bad.fault) for row, bad in block.bad.items()] == [(row, "decode_error") for row in rows]
+    assert "['a']" in block.bad[rows[0]].message and "['a', 'b']" in block.bad[rows[0]].message
+    assert convert(block.items(9_999, 10_001), "numpy").tolist() == [[1, 2], [3, 4]]
+
+
+def test_columns_of_a_matrix_keep_their_places_whatever_the_values(tmp_path: Path) -> None:
+    (block,) = read(tmp_path / "a", joined(*[{"a": 1, "b": 2}] * 10_000, {"b": 2, "a": "1"}), shape="numpy")
+    assert convert(block.items(10_000, 10_001), "numpy").tolist() == [[1, 2]]
+    assert convert(block.fresh(10_000, 10_001), "numpy").tolist() == [[1, 2]]
+
+
 def test_numbers_are_those_of_python(tmp_path: Path) -> None:
     chance = random.Random(1)
     floats = [struct.unpack("<d", chance.randbytes(8))[0] for _ in range(5000)]

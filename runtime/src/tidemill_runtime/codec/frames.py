@@ -162,6 +162,26 @@ class FrameReader(LineReader):
                 return FrameRecords(index, begin, end, data, frame, layout.model, self.decode_line)
         return _Lines(self, layout, index, base, block)
 
+    def read(self, block: RawBlock) -> Optional[list[Any]]:
+        items = super().read(block)
+        return None if items is None or any(map(self._has_other_keys, items)) else items
+
+    def read_line(self, line: bytes) -> Union[Any, Bad]:
+        item = super().read_line(line)
+        if isinstance(item, Bad) or not self._has_other_keys(item):
+            return item
+        assert self._layout is not None
+        found = f"the keys {sorted(item)}" if isinstance(item, dict) else "no keys"
+        message = f"the record has {found}, the file begins with {sorted(self._layout.model)}; a matrix needs the same"
+        return Bad("decode_error", "OtherKeys", message)
+
+    def _has_other_keys(self, item: Any) -> bool:
+        """Whether a matrix of all keys has no place for it; a row is not to depend on the rows beside it."""
+        layout = self._layout
+        if self._shape != "numpy" or layout is None or not layout.whole:
+            return False
+        return not isinstance(item, dict) or item.keys() != layout.types.keys()
+
     def _laid_out(self, listed: InputObject) -> Optional[Layout]:
         source = open_source(listed, 0, self.form.compression)
         try:
@@ -266,16 +286,16 @@ def _as_float(value: Any) -> Any:
 
 
 def framed(items: list[Any], layout: Layout) -> Any:
-    """Items that were read line by line as a frame of the layout; as they are where they cannot be."""
+    """Items that were read line by line as a frame of the layout; where they cannot be, they keep its order of keys."""
     names = layout.model
     if not all(isinstance(item, dict) for item in items):
         return items
-    if layout.whole and any(len(item) != len(names) for item in items):
-        return items
+    if layout.whole:
+        items = [{**{name: item[name] for name in names if name in item}, **item} for item in items]
+        if any(list(item) != names for item in items):
+            return items
     columns = dict(zip(names, columns_of(items, names)))
     if not all(_fits(column, layout.types[name]) for name, column in columns.items()):
-        return items
-    if layout.whole and any(name not in item for item in items for name in names):
         return items
     return polars.DataFrame(columns, schema={name: _HELD[layout.types[name]] for name in names}, strict=False)
 
