@@ -73,6 +73,7 @@ _TASK_VIEW = {
     **_SUMMARY,
     "description": "Scores for the March campaign.",
     "spec": _SPEC,
+    "model_kind": "service",
     "run": _RUN_VIEW,
     "runs": 1,
     "model_version": "mv-01hr8zt1c05n9k2e",

@@ -87,10 +87,18 @@ def show(call: Call, name: Name) -> None:
     )
     call.out.line()
     rows = [
-        (v.reference, v.status, format_bytes(v.size_bytes), v.entry, ago(v.created_at), v.reason or v.description)
+        (
+            v.reference,
+            v.status,
+            format_bytes(v.size_bytes),
+            v.format,
+            v.entry,
+            ago(v.created_at),
+            v.reason or v.description,
+        )
         for v in versions
     ]
-    call.out.table(["VERSION", "STATUS", "SIZE", "ENTRY", "CREATED", ""], rows, empty="It has no such version.")
+    call.out.table(["VERSION", "STATUS", "SIZE", "KIND", "ENTRY", "CREATED", ""], rows, empty="It has no such version.")
 
 
 @command(app, "delete")

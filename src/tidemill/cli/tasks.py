@@ -115,7 +115,7 @@ def show(call: Call, task: Task) -> None:
             ("status", _status(view)),
             ("reason", view.explanation),
             ("description", view.description),
-            ("model", view.model),
+            ("model", f"{view.model}  ({view.model_kind})" if view.model_kind else view.model),
             ("environment", _environment(view)),
             ("input", view.spec.input.path),
             ("output", view.output),

@@ -15,10 +15,10 @@ from tidemill.planning.formats import Formats, Kind
 from tidemill_runtime.contract import InputFormat, ResultFormat
 
 
-def dump_checked(checked: Checked) -> dict[str, Any]:
-    """As JSON; `load_checked` reads it back."""
+def dump_checked(checked: Checked, *, kind: str | None = None) -> dict[str, Any]:
+    """As JSON; `load_checked` reads it back. kind: what the model was found to be, for views to show."""
     found: dict[str, Any] = msgspec.to_builtins(checked)
-    return found
+    return found if kind is None else {**found, "kind": kind}
 
 
 def load_checked(values: dict[str, Any]) -> Checked:

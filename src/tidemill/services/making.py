@@ -62,6 +62,7 @@ class _Ready:
     program: _Program
     folders: dict[str, str]
     checked: Checked
+    kind: str
     claim: str
     model_path: Path | None
     code_path: Path | None
@@ -107,7 +108,7 @@ class TaskMaking:
             create_task(tx, owner, made, columns, new, now)
             for warning in ready.program.warnings:
                 _warn(tx, owner, made, warning, now)
-        return new_task_view(made, owner, task, columns, now, new.deadline)
+        return new_task_view(made, owner, task, columns, now, new.deadline, ready.kind)
 
     def resume(self, actor: Actor, task: TaskId, change: ResumeRequest) -> None:
         """A new run of a stopped or failed task, that computes what is missing.
@@ -167,10 +168,11 @@ class TaskMaking:
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None
-        check_wanted(check_callable(model_path, code_path, task), region.objects, checked)
+        info = check_callable(model_path, code_path, task)
+        check_wanted(info, region.objects, checked)
         read_requirements(model_path, code_path)
         claim = _claim_uri(region, checked.output)
-        return _Ready(task, region, program, folders, checked, claim, model_path, code_path)
+        return _Ready(task, region, program, folders, checked, info.kind, claim, model_path, code_path)
 
     def _program(self, tx: Tx, actor: Actor, task: TaskFile, folders: Mapping[str, str]) -> _Program:
         """What the task's references mean; what they mean stays as long as the transaction (if it writes)."""
@@ -193,7 +195,7 @@ class TaskMaking:
             instances=task.instances,
             priority=task.priority,
             deadline=None if task.deadline is None else now + task.deadline,
-            checked=dump_checked(ready.checked),
+            checked=dump_checked(ready.checked, kind=ready.kind),
             claim=ready.claim,
             model_path=None if ready.model_path is None else str(ready.model_path),
             code_path=None if ready.code_path is None else str(ready.code_path),

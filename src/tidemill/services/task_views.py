@@ -44,6 +44,7 @@ def task_view(task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], coun
             "spec": spec_of(task, run),
             "run": shown,
             "runs": task.runs,
+            "model_kind": (run.checked or {}).get("kind"),
             "model_version": task.model_version,
             "model_digest": task.model_digest,
             "code_digest": task.code_digest,
@@ -56,9 +57,17 @@ def task_view(task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], coun
 
 
 def new_task_view(
-    task: TaskId, owner: Owner, spec: TaskFile, columns: Mapping[str, Any], now: float, deadline: float | None
+    task: TaskId,
+    owner: Owner,
+    spec: TaskFile,
+    columns: Mapping[str, Any],
+    now: float,
+    deadline: float | None,
+    kind: str,
 ) -> TaskView:
-    """A task that was created just now, without asking the database for it. columns: of its row."""
+    """A task that was created just now, without asking the database for it. columns: of its row. kind: of its
+    model.
+    """
     created = datetime.fromtimestamp(now, UTC)
     run = RunView(id=run_id(task, 1), number=1, status=TaskStatus.INIT, instances=spec.instances, created_at=created)
     return TaskView(
@@ -76,6 +85,7 @@ def new_task_view(
         description=spec.description,
         spec=spec,
         run=run,
+        model_kind=kind,
         model_version=columns["model_version"],
         model_digest=columns["model_digest"],
         code_digest=columns["code_digest"],

@@ -171,6 +171,8 @@ class TaskView(TaskSummary):
     run: RunView
     """The latest run."""
     runs: int = 1
+    model_kind: str | None = None
+    """What is called: service, mlflow, onnx, sklearn, lightgbm, function, lines or http."""
     model_version: str | None = None
     """Id of the model version in the repository."""
     model_digest: str | None = None
