@@ -9,11 +9,10 @@ the same result of frames that were cut elsewhere.
 from __future__ import annotations
 
 import base64
-import csv
 import datetime
-import io
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Optional
@@ -32,6 +31,7 @@ PREDICTION = "prediction"
 """The column of predictions that are no records themselves."""
 
 _json = msgspec.json.Encoder()
+_SPECIAL = re.compile('[",\r\n]')
 
 
 def frame(payload: bytes, rows: int, columns: Optional[list[str]] = None, carried: int = 0) -> bytes:
@@ -49,12 +49,12 @@ class CsvEncoder:
         known = carried(self._result, records, first, stop)
         found = predicted(piece, first, stop)
         columns = [_texts(column) for column in (*known.values(), *found.values())]
-        return frame(_csv_rows(columns, stop - first), stop - first, [*known, *found], len(known))
+        return frame(_csv_rows(columns), stop - first, [*known, *found], len(known))
 
     def failed(self, records: Records, item: Optional[int]) -> bytes:
         known = {} if item is None else carried(self._result, records, item, item + 1)
         columns = [_texts(column) for column in known.values()]
-        return frame(_csv_rows(columns, 1), 1, list(known), len(known))
+        return frame(_csv_rows(columns), 1, list(known), len(known))
 
 
 class FileEncoder:
@@ -136,13 +136,14 @@ def _of_rows(predictions: list[Any]) -> dict[str, Any]:
 
 
 def _columns_of(rows: list[Any]) -> dict[str, list[Any]]:
-    names: dict[Any, None] = {}
-    for row in rows:
-        if row:
-            names.update(dict.fromkeys(row))
-    if all(type(name) is str for name in names):
-        return {name: [row.get(name) if row else None for row in rows] for name in names}
-    return _columns_of([row and {str(name): value for name, value in row.items()} for row in rows])
+    """Columns of dicts and None."""
+    shapes = list(dict.fromkeys(tuple(row) for row in rows if row))
+    names = list(dict.fromkeys(name for shape in shapes for name in shape))
+    if not all(type(name) is str for name in names):
+        return _columns_of([row and {str(name): value for name, value in row.items()} for row in rows])
+    if len(shapes) == 1 and all(rows):  # nearly always: then no name is looked up
+        return dict(zip(names, map(list, zip(*[row.values() for row in rows]))))
+    return {name: [row.get(name) if row else None for row in rows] for name in names}
 
 
 def column_list(column: Any) -> list[Any]:
@@ -154,43 +155,42 @@ def column_list(column: Any) -> list[Any]:
     return listed(column)
 
 
-def _csv_rows(columns: list[list[Any]], count: int) -> bytes:
+def _csv_rows(columns: list[list[str]]) -> bytes:
     if not columns:
         return b""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(zip(*columns))
-    written = text.getvalue()
-    if "\r" not in written:
-        return written.encode()
-    lines = []  # before Python 3.13 a carriage return is quoted only where lines end in one
-    for row in zip(*columns):
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\r\n").writerow(row)
-        lines.append(text.getvalue()[:-2] + "\n")
-    return "".join(lines).encode()
+    fields = [list(map(_quoted, column)) if _SPECIAL.search("".join(column)) else column for column in columns]
+    # A blank line is no row to most readers.
+    rows = map(",".join, zip(*fields)) if len(fields) > 1 else [field or '""' for field in fields[0]]
+    return ("\n".join(rows) + "\n").encode()
 
 
-_AS_IT_IS = {int, str, type(None)}
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
-def _texts(column: Any) -> list[Any]:
-    """What csv writes as it should be written."""
+def _texts(column: Any) -> list[str]:
+    """What CSV tells of each value."""
     values = column_list(column)
     kinds = set(map(type, values))
-    if kinds <= _AS_IT_IS:
+    if kinds == {str}:
         return values
-    if kinds == {float} and all(map(math.isfinite, values)):
-        return _json.encode(values)[1:-1].decode().split(",")  # the texts of all, several times as fast as one by one
+    if kinds == {int} or (kinds == {float} and all(map(math.isfinite, values))):
+        try:
+            return _json.encode(values)[1:-1].decode().split(",")  # all at once, several times as fast as one by one
+        except OverflowError:  # integers of more than 64 bits
+            pass
     return [_text(value) for value in values]
 
 
-def _text(value: Any) -> Any:
-    if value is None or type(value) is str:
+def _text(value: Any) -> str:
+    if type(value) is str:
         return value
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return int(value)  # of an enumeration, too
+        return str(int(value))  # of an enumeration, too
     if isinstance(value, float):
         if math.isfinite(value):
             return _json.encode(float(value)).decode()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +16,7 @@ from tidemill.publishing.parts import Source
 from tidemill_runtime.contract import Frame
 
 _CHUNK_BYTES = 1024 * 1024
+_SPECIAL = re.compile('[",\r\n]')
 
 csv.field_size_limit(sys.maxsize)  # of this process: a prediction may be longer than the module's 128 KiB
 
@@ -61,14 +63,13 @@ def _moved(payload: bytes, places: list[int], width: int) -> bytes:
 
 
 def _written(rows: list[list[str]]) -> bytes:
-    """As the runtime writes rows."""
-    lines = []
-    for row in rows:
-        text = io.StringIO(newline="")
-        # Lines that end in both have a carriage return quoted, whatever the version of Python.
-        csv.writer(text, lineterminator="\r\n").writerow(row)
-        lines.append(text.getvalue()[:-2] + "\n")
-    return "".join(lines).encode()
+    """As the runtime writes rows (`encoder_columns`)."""
+    lines = (",".join(map(_quoted, row)) if len(row) > 1 else _quoted(row[0]) or '""' for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
 def _chunked(pieces: Iterator[bytes]) -> Iterator[bytes]:
