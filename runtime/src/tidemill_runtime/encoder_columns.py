@@ -12,7 +12,6 @@ import base64
 import datetime
 import math
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Optional
@@ -31,7 +30,7 @@ PREDICTION = "prediction"
 """The column of predictions that are no records themselves."""
 
 _json = msgspec.json.Encoder()
-_SPECIAL = re.compile('[",\r\n]')
+_SPECIAL = ',"\r\n'
 
 
 def frame(payload: bytes, rows: int, columns: Optional[list[str]] = None, carried: int = 0) -> bytes:
@@ -137,12 +136,14 @@ def _of_rows(predictions: list[Any]) -> dict[str, Any]:
 
 def _columns_of(rows: list[Any]) -> dict[str, list[Any]]:
     """Columns of dicts and None."""
-    shapes = list(dict.fromkeys(tuple(row) for row in rows if row))
-    names = list(dict.fromkeys(name for shape in shapes for name in shape))
+    present = [row for row in rows if row]
+    names = list(present[0]) if present else []
+    if len(names) < len(set().union(*present)):  # as they are first seen
+        names = list(dict.fromkeys(name for row in present for name in row))
     if not all(type(name) is str for name in names):
         return _columns_of([row and {str(name): value for name, value in row.items()} for row in rows])
-    if len(shapes) == 1 and all(rows):  # nearly always: then no name is looked up
-        return dict(zip(names, map(list, zip(*[row.values() for row in rows]))))
+    if len(present) == len(rows):
+        return {name: [row.get(name) for row in rows] for name in names}
     return {name: [row.get(name) if row else None for row in rows] for name in names}
 
 
@@ -158,14 +159,18 @@ def column_list(column: Any) -> list[Any]:
 def _csv_rows(columns: list[list[str]]) -> bytes:
     if not columns:
         return b""
-    fields = [list(map(_quoted, column)) if _SPECIAL.search("".join(column)) else column for column in columns]
+    fields = [list(map(_quoted, column)) if _is_special("".join(column)) else column for column in columns]
     # A blank line is no row to most readers.
     rows = map(",".join, zip(*fields)) if len(fields) > 1 else [field or '""' for field in fields[0]]
     return ("\n".join(rows) + "\n").encode()
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+    return '"' + text.replace('"', '""') + '"' if _is_special(text) else text
+
+
+def _is_special(text: str) -> bool:
+    return any(character in text for character in _SPECIAL)
 
 
 def _texts(column: Any) -> list[str]:
