@@ -15,11 +15,12 @@ from tidemill.domain.location import Location
 from tidemill.domain.splits import ListedObject
 from tidemill.ports.objects import ObjectInfo, Objects
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # escaped: a local name need not be UTF-8
+_quoted = json.encoder.encode_basestring_ascii  # escaped: a local name need not be UTF-8
+_decode = json.JSONDecoder().decode
 
 
 def listing_line(info: ObjectInfo) -> bytes:
-    return _encode({"name": info.name, "size": info.size, "etag": info.etag}).encode() + b"\n"
+    return f'{{"name":{_quoted(info.name)},"size":{info.size},"etag":{_quoted(info.etag)}}}\n'.encode()
 
 
 def read_listing(
@@ -39,7 +40,7 @@ def parse_listing(chunks: Iterable[bytes], start: int, first_ordinal: int) -> It
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             try:
-                values = json.loads(line)
+                values = _decode(line.decode())
                 listed = ListedObject(ordinal, values["name"], values["size"], values["etag"], at, at + len(line) + 1)
             except (ValueError, KeyError, TypeError) as error:
                 raise PartDamaged(f"the listing of the input is damaged at byte {at}.", remedy="Start anew.") from error
