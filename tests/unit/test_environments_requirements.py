@@ -158,5 +158,6 @@ def test_anything_else_makes_an_environment(tmp_path: Path, text: str) -> None:
 def test_the_runtime_brings_what_it_is_made_of() -> None:
     names = {part.name for part in runtime_parts()}
     assert {"tidemill-runtime", "msgspec", "urllib3"} <= names
+    assert not names & {"numpy", "scikit-learn", "lightgbm"}
     assert all(part.paths for part in runtime_parts())
     assert [line.split(">")[0] for line in runtime_bounds()] == ["msgspec", "urllib3"]

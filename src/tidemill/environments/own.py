@@ -19,6 +19,10 @@ from packaging.utils import canonicalize_name
 from tidemill.environments.requirements import Wanted
 
 _RUNTIME = "tidemill-runtime"
+_READERS = ("polars", "pyarrow", "zstandard")
+"""What the runtime reads records with, where it is there. Not NumPy: a model that takes it brings its own; nor what
+models are made with: that is for their requirements to say.
+"""
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,15 @@ def identity() -> list[object]:
 
 @cache
 def runtime_parts() -> tuple[Part, ...]:
-    """`tidemill_runtime` and the distributions that it uses, as they are installed here, also for its extras."""
+    """`tidemill_runtime` and the distributions that it reads and speaks with, as they are installed here."""
     spec = importlib.util.find_spec("tidemill_runtime")
     assert spec is not None
     assert spec.submodule_search_locations
     package = Path(next(iter(spec.submodule_search_locations))).absolute()  # an editable install lies elsewhere
     version = importlib.metadata.version(_RUNTIME)
     parts = {_RUNTIME: Part(_RUNTIME, version, (package,))}
-    for need in _needs(_RUNTIME):
-        _collect(need, parts)
+    for need in [*runtime_bounds(), *_READERS]:
+        _collect(Requirement(need), parts)
     return tuple(parts.values())
 
 
@@ -86,7 +90,7 @@ def _collect(requirement: Requirement, parts: dict[str, Part]) -> None:
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        return  # an extra that is not installed
+        return  # it is not needed here either
     tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__", "bin")}
     paths = sorted(Path(str(found.locate_file(top))) for top in tops)
     parts[name] = Part(name, found.version, tuple(path for path in paths if path.exists()))
@@ -94,14 +98,6 @@ def _collect(requirement: Requirement, parts: dict[str, Part]) -> None:
         need = Requirement(line)
         if _applies(need, ""):
             _collect(need, parts)
-
-
-def _needs(name: str) -> list[Requirement]:
-    """Requirements of a distribution, those of its extras included."""
-    found = importlib.metadata.metadata(name)
-    extras = found.get_all("Provides-Extra") or []
-    needs = [Requirement(line) for line in importlib.metadata.requires(name) or ()]
-    return [need for need in needs if any(_applies(need, extra) for extra in ["", *extras])]
 
 
 def _satisfied(requirement: Requirement, extra: str, found: dict[str, str], asked: set[tuple[str, str]]) -> bool:
