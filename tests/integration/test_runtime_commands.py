@@ -206,6 +206,10 @@ TREE = """
 """
 
 
+def workers(agent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
+
+
 @pytest.mark.parametrize("end", ["success", "SIGKILL", "SIGTERM", "worker"])
 def test_nothing_is_left_running(bench: Bench, end: str) -> None:
     bench.file("a.jsonl", ids(300 if end == "success" else 100_000))
@@ -216,9 +220,9 @@ def test_nothing_is_left_running(bench: Bench, end: str) -> None:
         def look(report: Any) -> None:
             below.update(pids_below(process.pid))
             if report.pending.ok and end != "success":
-                workers = [pid for pid in below if Path(f"/proc/{pid}/stat").read_text().split()[3] == str(process.pid)]
-                for pid in workers if end == "worker" else [process.pid]:
-                    os.kill(pid, signal.SIGTERM if end == "SIGTERM" else signal.SIGKILL)
+                kill = signal.SIGTERM if end == "SIGTERM" else signal.SIGKILL
+                for pid in workers(process.pid) if end == "worker" else [process.pid]:
+                    os.kill(pid, kill)
                 if end == "worker":
                     coordinator.directive = "stop"
 

@@ -168,7 +168,7 @@ def test_files_are_sent_as_they_are(bench: Bench) -> None:
     [
         (Command([PYTHON, "-c", "import no_such_module"], "http"), "no_such_module"),
         (Command(["sleep", "100"], "http", load_timeout_s=0.5), "did not answer 200"),
-        (server(health="/health", load_timeout_s=0.5), "HTTP 404"),
+        (server(health="/health", load_timeout_s=5), "HTTP 404"),
         (server(content_type="text/csv", predict="/invocations", key=None, records="many", port=1), "port 1"),
     ],
 )

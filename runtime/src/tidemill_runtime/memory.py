@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+KEEPER = "tidemill-keeper"
+"""The name of processes that end what a model has started when its worker is gone (`models.keeper`)."""
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -39,6 +42,24 @@ def family(pid: int) -> list[int]:
     for each in found:
         found += _children(each)
     return found
+
+
+def killable(pid: int) -> list[int]:
+    """The process and all that descend from it, but for keepers and what is below them: they end that themselves, and
+    whoever killed one halfway through would leave the rest to nobody.
+    """
+    found = [pid]
+    for each in found:
+        found += [child for child in _children(each) if not _is_keeper(child)]
+    return found
+
+
+def _is_keeper(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().strip() == KEEPER.encode()
+    except OSError:
+        return False
 
 
 def _children(pid: int) -> Iterable[int]:

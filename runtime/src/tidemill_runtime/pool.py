@@ -43,8 +43,8 @@ class Worker:
             self.pipe.send(wire.dumps(message))
 
     def kill(self) -> None:
-        """SIGKILL for it and for what it started."""
-        for pid in memory.family(self.pid):
+        """SIGKILL for it and for what it started; of what has a keeper, that one sees to it."""
+        for pid in memory.killable(self.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

@@ -10,6 +10,7 @@ import os
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -26,6 +27,12 @@ def die_with_parent(parent: int) -> None:
         return  # not Linux: the closed socket ends a worker at its next mini-batch
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_name(name: str) -> None:
+    """How this process is called in /proc and by ps, at most 15 characters of it."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def keep_freed_memory() -> None:

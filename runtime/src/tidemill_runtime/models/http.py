@@ -34,6 +34,8 @@ _ALONE_S = 2.0
 _HEALTH_S = 10.0
 _PAUSE_MOST_S = 0.5
 _CONNECT_S = 10.0
+_PORT_S = 5.0
+"""How long a port may still be taken by the server of a worker that was killed."""
 _SAID_KEPT = 4000
 _MISPLACED = (404, 405, 415)
 """Answers that blame the request's address or type: where nothing has ever worked, the command is described wrongly."""
@@ -163,17 +165,19 @@ class Server:
 
     def _check_port(self) -> None:
         """A port that another server has would have that one's predictions taken for ours."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError as error:
+        give_up_at = time.monotonic() + _PORT_S
+        while True:
+            error = _taken(self.port)
+            if error is None:
+                return
+            if time.monotonic() > give_up_at:
                 raise FatalError(
                     "model_load_failed",
                     f"port {self.port} is taken by another process; have the server take its port from PORT or "
                     "{port}, and leave command.port out",
                     evidence=str(error),
                 ) from None
+            time.sleep(_PAUSE_MOST_S / 10)
 
 
 class Client:
@@ -262,6 +266,16 @@ class Client:
                 evidence=message,
             )
         return RecordFault("model_error", f"HTTP{answer.status}", message, text)
+
+
+def _taken(port: int) -> Optional[OSError]:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return error
+    return None
 
 
 def _free_port() -> int:

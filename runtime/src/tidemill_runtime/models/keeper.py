@@ -22,12 +22,13 @@ import time
 from typing import Any, NoReturn, Optional
 
 from tidemill_runtime import memory
-from tidemill_runtime.process import adopt_orphans, die_with_parent
+from tidemill_runtime.process import adopt_orphans, die_with_parent, take_name
 
 START, END = b"s", b"e"
 SAID_KEPT_BYTES = 8 * 1024
 """How much of the end of what the command said is kept, to be told when it ends."""
 
+_KILL_PATIENCE_S = 5.0
 _PIECE_BYTES = 64 * 1024
 
 
@@ -62,6 +63,7 @@ class _Keeper:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):  # a handler, unlike SIG_IGN, is not inherited
             signal.signal(number, lambda *_: None)
         adopt_orphans()
+        take_name(memory.KEEPER)
         try:
             while self._turn():
                 pass
@@ -170,17 +172,20 @@ class _Keeper:
         if group is not None:
             with contextlib.suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
+        give_up_at = time.monotonic() + _KILL_PATIENCE_S
         while True:
             below = memory.family(os.getpid())[1:]
             for pid in below:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             try:
-                os.waitpid(-1, 0 if below else os.WNOHANG)
+                pid, _ = os.waitpid(-1, 0 if below else os.WNOHANG)
             except ChildProcessError:
                 return
-            if not below:
-                return
+            if not pid:  # there is one that the kernel did not list while others ended
+                if time.monotonic() > give_up_at:
+                    return
+                time.sleep(0.001)
 
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the worker is gone: the next turn sees it
