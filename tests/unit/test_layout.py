@@ -54,3 +54,10 @@ def test_no_two_inputs_share_a_result(one: str, other: str) -> None:
     results = {layout.result_for_object(name, "jsonl") for name in (one, other)}
     assert len(results) == len({one, other})
     assert not results & {layout.ERRORS, layout.RECEIPT, layout.MARKER}
+
+
+def test_files_are_named_after_their_inputs() -> None:
+    assert layout.result_for_object("a/b.jpg", "file") == "a/b.jpg.out"
+    assert layout.result_for_object("a/b.jpg", "file", ".png") == "a/b.png"
+    assert layout.result_for_object("a.b/c", "file", ".png") == "a.b/c.png"
+    assert layout.result_for_object("a/b.tar.gz", "file", ".out.gz") == "a/b.tar.out.gz"
