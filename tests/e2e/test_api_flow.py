@@ -104,12 +104,13 @@ def test_errors_are_seen_while_it_runs_then_stop_and_resume(live: Live) -> None:
 
 
 def test_a_model_that_always_fails_shows_why(live: Live) -> None:
-    live.put_input("in", files=1, lines=300)
+    live.put_input("in", files=1, lines=100_000)
     broken = "class M:\n    def load(self): ...\n    def predict(self, batch: list): raise KeyError('column')\n"
     with live.client() as client:
         task = client.tasks.create(live.task(model=str(live.put_model("broken", broken))))
         done = client.wait(task, timeout_s=60)
         assert (done.status, done.reason) == ("FAILED", "model_always_fails")
+        assert 100 <= done.counts.failed < 1000
         groups = client.tasks.error_groups(task.id)
         assert groups[0].type == "KeyError"
         assert groups[0].example.object == "0.jsonl"
