@@ -60,18 +60,19 @@ def test_frames_are_cut_by_place() -> None:
 
 @given(st.lists(st.text() | st.binary() | st.fixed_dictionaries({"text": st.text(), "n": st.integers()}), min_size=1))
 def test_an_order_is_a_permutation(items: list[Any]) -> None:
-    order = windows.by_length(items)
+    order = windows.by_length(windows.lengths_of(items))
     assert order is None or sorted(order) == list(range(len(items)))
 
 
 def test_the_longest_come_first() -> None:
-    assert windows.by_length(["a", "aaaa", "aa"]) == [1, 2, 0]
-    assert windows.by_length([{"id": 1, "text": "a"}, {"id": 2, "text": "aaa"}]) == [1, 0]
+    assert windows.by_length([1, 4, 2]) == [1, 2, 0]
+    assert windows.lengths_of([{"id": 1, "text": "a"}, {"id": 2, "text": "aaa"}, "aa", b"abcd", 5]) == [1, 3, 2, 4, 0]
+    assert windows.lengths_of({"columns": [1]}) == []
 
 
 @pytest.mark.parametrize("items", [["ab", "cd", "e", "fg"], [1, 2, 3], [{"n": 1}, {"n": 22}], ["", ""]])
 def test_what_is_as_long_as_the_rest_stays(items: list[Any]) -> None:
-    assert windows.by_length(items) is None
+    assert windows.by_length(windows.lengths_of(items)) is None
 
 
 def test_only_costly_records_are_worth_a_window() -> None:
@@ -80,3 +81,4 @@ def test_only_costly_records_are_worth_a_window() -> None:
     assert windows.reach(64, 0.005, 10) == 400  # two seconds of work
     assert windows.reach(64, 0.005, 1) == 200
     assert windows.reach(64, 1.0, 10) == 64
+    assert windows.reach(2, 0.001, 10) == 512  # small calls need a long window just as well

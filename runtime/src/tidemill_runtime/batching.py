@@ -45,8 +45,8 @@ class Mark(NamedTuple):
 
 
 class BatchSizer:
-    """size: of the next call. record_s: seconds that a record takes, smoothed; 0 before the first call. records: how
-    many were called so far. why: of the size, for people.
+    """size: of the next call. record_s: seconds that a record takes, smoothed; 0 before the first call. last_s: the
+    same of the last call alone. records: how many were called so far. why: of the size, for people.
 
     pinned: the user's own size. hint: what an earlier run with this model ended with. changed: called when size and why
     have settled anew.
@@ -61,6 +61,8 @@ class BatchSizer:
         self.size = pinned or 1
         self.record_s = 0.0
         self.records = 0
+        self.last_s = 0.0
+        self._weighed = False
         self.why = "pinned" if pinned else "being measured"
         self._adapts = pinned is None
         self._changed = changed
@@ -79,6 +81,11 @@ class BatchSizer:
         self._spent_s = 0.0
 
     @property
+    def measured(self) -> bool:
+        """Whether the size is worth being remembered: it was not the end of what is read at a time that made it."""
+        return self._cut < _CUT_SHORT
+
+    @property
     def shown(self) -> int:
         """The size as calls are made: less than `size` where fewer records are read at a time."""
         return self._largest_cut if self._cut >= _CUT_SHORT else self.size
@@ -93,9 +100,10 @@ class BatchSizer:
         self._permitted = most
         self._keep_within()
 
-    def took(self, count: int, seconds: float) -> None:
-        """A call with `count` records took this long."""
+    def took(self, count: int, seconds: float, weight: Optional[int] = None) -> None:
+        """A call with `count` records took this long. weight: their size, where that is what their time hangs on."""
         self.records += count
+        self.last_s = seconds / count
         self._smooth(count, seconds)
         if not self._adapts:
             return
@@ -108,10 +116,14 @@ class BatchSizer:
             self._cut_short(count)
             return
         self._cut = 0
+        if (weight is None) is self._weighed:  # one is not to be compared with the other
+            self._weighed = weight is not None
+            if self._trial is not None:
+                self._trial = _Trial(self._trial.base, goes_on=self._trial.goes_on)
         if self._state == _GROWING:
             self._grow(seconds)
         elif self._state == _COMPARING:
-            self._compare(count, seconds)
+            self._compare(count, seconds, count if weight is None else weight)
         else:
             self._watch()
 
@@ -181,10 +193,10 @@ class BatchSizer:
             self._trial = _Trial(base, goes_on=not down)
             self.size = self._trial.next
 
-    def _compare(self, count: int, seconds: float) -> None:
+    def _compare(self, count: int, seconds: float, work: int) -> None:
         trial = self._trial
         assert trial is not None
-        trial.add(count, seconds)
+        trial.add(count, seconds, work)
         faster = trial.verdict()
         if faster is None:
             self.size = min(trial.next, self.most)
@@ -220,7 +232,7 @@ class BatchSizer:
             fitting = int(LONGEST_CALL_S / self.record_s)
             self._settle(1 << max(0, fitting.bit_length() - 1), "a call may take a second")
             return
-        self._slow = self._slow + 1 if self.record_s > 2 * self._record_s_then else 0
+        self._slow = self._slow + 1 if not self._weighed and self.record_s > 2 * self._record_s_then else 0
         if self._slow < _SLOWED and self._spent_s < self._look_at_s:
             return
         if self._limit is not None:  # memory may be free by now
@@ -240,6 +252,7 @@ class _Trial:
         self.goes_on = goes_on
         self._turn = -1
         self._records = [0, 0]
+        self._work = [0, 0]
         self._seconds = [0.0, 0.0]
 
     @property
@@ -251,10 +264,11 @@ class _Trial:
         """0 or 1, in the order 1, then 0 1 1 0: what grows or shrinks steadily along the records cancels out."""
         return 1 if self._turn < 0 else (0, 1, 1, 0)[self._turn % 4]
 
-    def add(self, count: int, seconds: float) -> None:
+    def add(self, count: int, seconds: float, work: int) -> None:
         side = self._side()
         if self._turn >= 0:
             self._records[side] += count
+            self._work[side] += work
             self._seconds[side] += seconds
         self._turn += 1
 
@@ -266,7 +280,8 @@ class _Trial:
         """Whether the larger size is faster; None while that is not known."""
         if self._turn < 2 or self._turn % 2:
             return None
-        ratio = self.record_s(False) / max(self.record_s(True), 1e-12)
+        small, large = (seconds / max(work, 1) for seconds, work in zip(self._seconds, self._work))
+        ratio = small / max(large, 1e-12)
         if ratio > _PLAIN:
             return True
         if sum(self._seconds) < _TRIAL_S:

@@ -69,19 +69,21 @@ class Isolator:
         self._place = Place(0, 0, 0, 0)
         self._called = self._place.window(0, 0, 0.0)
         self._window: Optional[tuple[int, int]] = None
+        self._mean_s = self._slowest_s = 0.0  # of a record of the window before, where its texts are of all lengths
         self.sorted = False
         self.shape = model.shape
 
     def reach(self, longest_s: float) -> int:
         """How many items `run` is to be given at once, which takes no longer than `longest_s` or one call."""
         size = self._sizer.size
-        return windows.reach(size, self._sizer.record_s, longest_s) if self._sorts else size
+        return windows.reach(size, self._mean_s or self._sizer.record_s, longest_s) if self._sorts else size
 
     def run(self, records: Records, place: Place, first: int, stop: int) -> Outcome:
         """Predicts the items [first, stop): in one call, or in several if they are more than a call has."""
         self._place = place
         if stop - first > self._sizer.size and self._sorts:
             return self._run_window(records, first, stop)
+        self._mean_s = self._slowest_s = 0.0
         return self._run(records, first, stop)
 
     def _run(self, records: Items, first: int, stop: int) -> Outcome:
@@ -95,13 +97,16 @@ class Isolator:
 
         Whoever dies in one of them leaves the whole window under suspicion: its records are neighbours in no order.
         """
+        started = time.monotonic()
         items = records.items(first, stop)
-        order = windows.by_length(items)
+        lengths = windows.lengths_of(items)
+        order = windows.by_length(lengths)
         self.sorted = order is not None
         if order is None:
             return self._run_in_order(records, first, stop)
         self._window = (first, stop - first)
-        view = windows.Sorted(records, first, items, order)
+        view = windows.Sorted(records, first, items, lengths, order)
+        slowest_s = 0.0
         parts: list[tuple[list[int], Any]] = []
         failed: dict[int, Failure] = {}
         low = 0
@@ -109,11 +114,13 @@ class Isolator:
             while low < len(order):
                 high = min(len(order), low + self._sizer.size)
                 outcome = self._run(view, low, high)
+                slowest_s = max(slowest_s, self._sizer.last_s)
                 parts += [(order[piece.first : piece.stop], kept(piece.returned)) for piece in outcome.pieces]
                 failed.update((first + order[number], failure) for number, failure in outcome.failed.items())
                 low = high
         finally:
             self._window = None
+        self._mean_s, self._slowest_s = (time.monotonic() - started) / len(order), slowest_s
         pieces = [Piece(first + begin, first + end, returned) for begin, end, returned in windows.restored(parts)]
         return Outcome(pieces, failed)
 
@@ -134,7 +141,8 @@ class Isolator:
             if stop - first == 1 or not ran_out_of_memory(error):
                 failure = _failure(error, 1, self._model.folders)
         else:
-            self._sizer.took(stop - first, time.monotonic() - started)
+            weight = records.weight(first, stop) if isinstance(records, windows.Sorted) else None
+            self._sizer.took(stop - first, time.monotonic() - started, weight)
             return Outcome([piece], {})
         if failure is None:
             return self._with_less(records, first, stop)
@@ -210,7 +218,7 @@ class Isolator:
         """
         if not self._timeout_s:
             return 0.0
-        return self._timeout_s + (4 * count * self._sizer.record_s if count > 1 else 0.0)
+        return self._timeout_s + (4 * count * max(self._sizer.record_s, self._slowest_s) if count > 1 else 0.0)
 
     def _one_by_one(self, records: Items, first: int, stop: int) -> Outcome:
         predictions: list[Any] = []

@@ -72,6 +72,7 @@ class Crew:
         self._threads_why = "pinned" if pins.threads else self._told_threads and f"{self._told_threads} is set"
         self._size_why = "pinned" if pins.batch_size else "being measured"
         self._measured_size = False
+        self._shown = 0
         self._held_back = False
         self._outgrown: Optional[Worker] = None
         self._trial: Optional[_Trial] = None
@@ -114,8 +115,9 @@ class Crew:
 
     def tuned(self, message: dict[str, Any]) -> None:
         """A worker has settled on a mini-batch size."""
-        self.size, self._size_why = message["size"], message["why"]
-        self._measured_size = True
+        self._shown, self._size_why = message["size"], message["why"]
+        if message["keep"] is not None:
+            self.size, self._measured_size = message["keep"], True
         if message["sorted"]:
             self._size_why += "; sorted by length"
 
@@ -145,14 +147,13 @@ class Crew:
     def tuning(self) -> dict[str, Any]:
         """The choices and their reasons, for people; under "keep" what the next run may start with."""
         sizes = [worker.board.totals().batch for worker in self._pool.workers]
-        size = self.size if self._measured_size and self.size else max(sizes, default=0)
-        keep = {"batch_size": size} if self._measured_size and not self._pinned_size else {}
+        keep = {"batch_size": self.size} if self._measured_size and not self._pinned_size else {}
         return {
             "processes": self._watch.processes,
             "processes_why": self._watch.why or self._why,
             "threads": self.threads,
             "threads_why": self._threads_why or "what is left of the cores for each process",
-            "batch_size": size,
+            "batch_size": self._shown or max(sizes, default=0),
             "batch_size_why": self._size_why,
             "machine": self._machine,
             "keep": {**keep, **self._kept},

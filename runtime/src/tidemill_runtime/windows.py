@@ -16,6 +16,8 @@ SHAPES = ("record", "dict", "str", "bytes")
 """Of batches that are lists, whose order a model cannot mind."""
 CALLS = 16
 """A window is so many calls: more would be sorted a little better and seen much later."""
+LEAST = 512
+"""Or so many records, where calls are small: it is the window that has to be long."""
 LONGEST_S = 2.0
 WORTH_RECORD_S = 0.0002
 """A quicker record is not worth the sorting."""
@@ -27,17 +29,21 @@ def reach(size: int, record_s: float, longest_s: float) -> int:
     """How many records a window holds, from the size of a call; `size` where a window does not pay."""
     if record_s < WORTH_RECORD_S:
         return size
-    return max(size, min(CALLS * size, int(min(LONGEST_S, longest_s) / record_s)))
+    return max(size, min(max(CALLS * size, LEAST), int(min(LONGEST_S, longest_s) / record_s)))
 
 
-def by_length(items: Any) -> Optional[list[int]]:
-    """The order of the items by length, longest first; None where they have no lengths or much the same."""
-    if not isinstance(items, list):
+def lengths_of(items: Any) -> list[int]:
+    """The length of each item, as far as it has one; nothing for what is no list."""
+    return [_length(item) for item in items] if isinstance(items, list) else []
+
+
+def by_length(lengths: list[int]) -> Optional[list[int]]:
+    """The order of items by length, longest first; None where they have no lengths or much the same."""
+    if not lengths:
         return None
-    lengths = [_length(item) for item in items]
     if max(lengths) * len(lengths) <= _UNEVEN * sum(lengths):
         return None
-    return sorted(range(len(items)), key=lengths.__getitem__, reverse=True)
+    return sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
 
 
 def _length(item: Any) -> int:
@@ -51,14 +57,19 @@ def _length(item: Any) -> int:
 class Sorted:
     """A window of a block in another order, as isolation sees it: item i is `order[i]` items from `first` on."""
 
-    def __init__(self, records: Records, first: int, items: list[Any], order: list[int]) -> None:
+    def __init__(self, records: Records, first: int, items: list[Any], lengths: list[int], order: list[int]) -> None:
         self._records = records
         self._first = first
         self._items = items
+        self._lengths = lengths
         self._order = order
 
     def items(self, low: int, high: int) -> list[Any]:
         return [self._items[number] for number in self._order[low:high]]
+
+    def weight(self, low: int, high: int) -> int:
+        """The lengths of these items together: what their time is measured against."""
+        return sum(self._lengths[number] for number in self._order[low:high])
 
     def fresh(self, low: int, high: int) -> list[Any]:
         """Made anew one by one: they lie anywhere in the block, and only what failed is asked for."""

@@ -123,7 +123,10 @@ class _Worker:
         model = load_model(manifest)
 
         def tell() -> None:
-            self._link.tell({"type": "tuned", "size": sizer.shown, "why": sizer.why, "sorted": isolator.sorted})
+            kept = sizer.size if sizer.measured else None
+            self._link.tell(
+                {"type": "tuned", "size": sizer.shown, "keep": kept, "why": sizer.why, "sorted": isolator.sorted}
+            )
 
         sizer = BatchSizer(manifest.pins.batch_size, self._size, tell)
         isolator = Isolator(model, self._board, sizer, manifest.record_timeout_s)
