@@ -120,7 +120,7 @@ def _share(metadata: Any, start: int, stop: int) -> _Share:
     """The rows of the bytes [start, stop) of the object, of all of it where stop is -1; each row is of one range."""
     if stop < 0:
         return _Share(list(range(metadata.num_row_groups)), 0, metadata.num_rows)
-    groups = []
+    groups: list[int] = []
     passed = rows = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
