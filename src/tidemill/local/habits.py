@@ -20,9 +20,11 @@ FILE = "tuning.json"
 _MODELS_MAX = 200
 
 
-def habits_of(data: Path, folders: list[Path], function: str | None) -> Habits:
-    """Of the model in these folders as they are now. data: the folder of all that Tidemill keeps."""
-    return Habits(data / FILE, f"{stamp_of(folders)} {function or ''}".strip())
+def habits_of(data: Path, folders: list[Path], named: str | None) -> Habits:
+    """Of the model in these folders as they are now. data: the folder of all that Tidemill keeps. named: the function
+    or command, where it is one.
+    """
+    return Habits(data / FILE, f"{stamp_of(folders)} {named or ''}".strip())
 
 
 class Habits:

@@ -33,6 +33,11 @@ class LocalModel:
         return self.info.entry if self.info.kind == "function" else None
 
     @property
+    def named(self) -> str | None:
+        """The function or the command, where it is one that is called."""
+        return self.info.entry if self.info.file is None else None
+
+    @property
     def command(self) -> dict[str, Any] | None:
         """What is said of the command, where it is one."""
         command = self.info.options.get("command")

@@ -76,7 +76,7 @@ class LocalRun:
         self._note = ""
         self._children = children
         self._cleared = False
-        self._habits = habits_of(settings.data, opened.model.folders(), opened.task.function)
+        self._habits = habits_of(settings.data, opened.model.folders(), opened.model.named)
 
     def run(self) -> Result:
         """Runs the task to its end, whatever that is. Raises what makes it impossible to plan."""
