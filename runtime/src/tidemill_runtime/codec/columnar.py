@@ -6,8 +6,8 @@ import functools
 from types import ModuleType
 from typing import Optional
 
+from tidemill_runtime.codec.records import COLUMNAR
 from tidemill_runtime.faults import log
-from tidemill_runtime.models.shapes import COLUMNAR
 
 
 def frames_for(shape: str) -> Optional[ModuleType]:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from tidemill_runtime.codec.columnar import frames_for
 from tidemill_runtime.codec.csv_table import Row, Table, rows_of, table_of
 from tidemill_runtime.codec.lines import BLOCK_BYTES, LineBlocks, LongLine, RawBlock
-from tidemill_runtime.codec.records import Bad, columns_of
+from tidemill_runtime.codec.records import COLUMNAR, Bad, columns_of
 from tidemill_runtime.codec.text import split_lines, too_long
 from tidemill_runtime.faults import FatalError
-from tidemill_runtime.models.shapes import COLUMNAR
 from tidemill_runtime.source import Source, open_source
 
 if TYPE_CHECKING:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional, Protocol
 
+COLUMNAR = ("numpy", "pandas", "polars", "arrow")
+"""Shapes of a model's batch that are columns (see `models.shapes`): records are read into columns for them."""
+
 
 class Bad(NamedTuple):
     """Why a row is no item. fault: one of `contract.RECORD_FAULTS`. raw: the row, where the block has it not."""

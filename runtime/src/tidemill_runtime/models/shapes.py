@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from typing import Any, Optional
 
+from tidemill_runtime.codec.records import COLUMNAR
+
 RECORD = "record"
 """Whatever the format's records are: dict or other JSON values, str, a file's path."""
 
-SHAPES = ("record", "dict", "str", "bytes", "path", "numpy", "pandas", "polars", "arrow")
-COLUMNAR = ("numpy", "pandas", "polars", "arrow")
-"""Those that are columns: records are read into columns for them."""
+SHAPES = ("record", "dict", "str", "bytes", "path", *COLUMNAR)
 
 _BY_TYPE: dict[tuple[str, str], str] = {
     ("numpy", "ndarray"): "numpy",
