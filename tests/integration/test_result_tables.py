@@ -246,6 +246,22 @@ def test_whatever_form_the_model_returns(name: str, kind: str) -> None:
         assert found == expected
 
 
+def test_what_is_missing_in_pandas_is_null() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    def form(part: list[int]) -> Any:
+        columns = {"n": part, "t": [None if n == 2 else f"t{n}" for n in part], "f": [n / 2 for n in part]}
+        frame = pandas.DataFrame(columns, index=[n + 100 for n in part])
+        return frame.assign(f=frame["f"].where(frame["n"] != 3), c=pandas.Categorical(["a"] * len(part)))
+
+    for kind in TABLES:
+        assert table(kind, list(range(6)), [], form=form) == table(kind, list(range(6)), [2, 3, 4], form=form)
+    whole = table("csv", list(range(6)), [], form=form)
+    assert whole.splitlines()[:5] == [b"n,t,f,c", b"0,t0,0.0,a", b"1,t1,0.5,a", b"2,,1.0,a", b"3,t3,,a"]
+    found = parquet(table("parquet", list(range(6)), [], form=form))
+    assert found.to_pylist()[2:4] == [{"n": 2, "t": None, "f": 1.0, "c": "a"}, {"n": 3, "t": "t3", "f": None, "c": "a"}]
+
+
 def test_nan_is_not_nothing() -> None:
     values = [math.nan, None, math.inf, -0.0]
     assert table("csv", values, []) == b'prediction\nNaN\n""\ninf\n-0.0\n'

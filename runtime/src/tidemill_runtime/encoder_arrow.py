@@ -72,8 +72,9 @@ def _array(column: Any) -> Any:
     kind = getattr(getattr(column, "dtype", None), "kind", "O")
     if kind in "biuf" and type(column).__module__.split(".")[0] == "numpy":
         return _of_numpy(column)
-    if kind in "biufmM" and hasattr(column, "iloc"):  # pandas, whose NaN means that a value is missing
-        return _array(pyarrow.Array.from_pandas(column))
+    if kind in "biufmM" and hasattr(column, "iloc"):
+        made = _array(pyarrow.Array.from_pandas(column))  # NaN is null
+        return made if made.null_count < len(made) else pyarrow.nulls(len(made))  # of floats only for want of values
     return array_of(column_list(column))
 
 

@@ -151,7 +151,9 @@ def column_list(column: Any) -> list[Any]:
     """A column of whatever kind as a list."""
     if type(column) is list:
         return column
-    if hasattr(column, "to_list"):  # polars and pandas, of which pandas' tolist() is the same
+    if hasattr(column, "iloc"):  # pandas, whose NaN means that a value is missing
+        return [None if missing else value for value, missing in zip(column.tolist(), column.isna().tolist())]
+    if hasattr(column, "to_list"):  # polars
         return list(column.to_list())
     return listed(column)
 
