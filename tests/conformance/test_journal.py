@@ -142,7 +142,7 @@ def splits_of(sizes: list[int], cut: Cut = Cut.RANGES) -> list[PlannedSplit]:
     )
 
 
-TWO_UNITS = splits_of([700, 100])
+TWO_UNITS = splits_of([190, 50])
 """Three ranges of one object (unit 0) and a small object (unit 1)."""
 
 
@@ -246,7 +246,7 @@ def test_the_rest_of_a_split_comes_back_beyond_the_limit_and_again_if_the_answer
 
 
 def test_an_expired_lease_is_taken_over_and_its_former_owner_refused(factory: Factory) -> None:
-    journal = factory(splits_of([100]), "r1")
+    journal = factory(splits_of([50]), "r1")
     (mine,) = take(journal, "one")
     assert take(journal, "two", now=TTL_S - 1) == []
     (taken,) = take(journal, "two", now=TTL_S)
@@ -260,7 +260,7 @@ def test_an_expired_lease_is_taken_over_and_its_former_owner_refused(factory: Fa
 
 
 def test_an_expired_lease_that_nobody_took_is_still_good(factory: Factory) -> None:
-    journal = factory(splits_of([100]), "r1")
+    journal = factory(splits_of([50]), "r1")
     (mine,) = take(journal)
     answer = journal.exchange(report(commits=(commit(mine),)), limit=0, now=10 * TTL_S, ttl_s=TTL_S)
     assert answer.refused == []
@@ -268,7 +268,7 @@ def test_an_expired_lease_that_nobody_took_is_still_good(factory: Factory) -> No
 
 
 def test_splits_of_a_released_instance_are_open_at_once(factory: Factory) -> None:
-    journal = factory(splits_of([100]), "r1")
+    journal = factory(splits_of([50]), "r1")
     (mine,) = take(journal, "one")
     journal.release_instance("one")
     (other,) = take(journal, "two")
@@ -348,7 +348,7 @@ class Exchanges(RuleBasedStateMachine):
         self.unanswered: dict[str, Report] = {}
         self.runs = 1
 
-    @initialize(sizes=st.lists(st.integers(0, 700), min_size=1, max_size=6))
+    @initialize(sizes=st.lists(st.integers(0, 180), min_size=1, max_size=6))
     def begin(self, sizes: list[int]) -> None:
         self.splits = splits_of(sizes)
         self.journal = self.factory(self.splits, "r1")

@@ -14,8 +14,8 @@ from tidemill_runtime.contract import Commit, Cursor, Held
 
 SPLIT_BYTES_MAX = 16 * 1024 * 1024
 """Small objects are grouped up to this; larger ones are cut into ranges of about this (8 to 32 MB measured best)."""
-SPLIT_BYTES_MIN = 256
-"""No split is planned smaller than this: a record or two."""
+SPLIT_BYTES_MIN = 64
+"""No split is planned smaller than this: a few short records."""
 GROUP_BYTES_MIN = 16 * 1024
 GROUP_SHARE = 64
 """Where ranges take row groups, no split is smaller than this many bytes, nor than this part of the input (up to
