@@ -78,6 +78,7 @@ def test_exceptions_are_bisected(bench: Bench) -> None:
     assert "cannot digest" in raised.traceback
     assert "tidemill_runtime" not in raised.traceback
     assert raised.attempts > 1
+    assert {record.traceback for _, _, record in done.errors() if record.type == "WrongLength"} == {""}
     assert len({record.fingerprint for _, _, record in done.errors() if record.type == "ValueError"}) == 1
 
 

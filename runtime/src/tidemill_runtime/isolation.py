@@ -71,7 +71,7 @@ class Isolator:
         self._window: Optional[tuple[int, int]] = None
         self._mean_s = self._slowest_s = 0.0  # of a record of the window before, where its texts are of all lengths
         self.sorted = False
-        self.shape = model.shape
+        self.shape, self.record = model.shape, model.record
 
     def reach(self, longest_s: float) -> int:
         """How many items `run` is to be given at once, which takes no longer than `longest_s` or one call."""
@@ -207,7 +207,7 @@ class Isolator:
         self._board.predict(self._called)
         items = records.fresh(first, stop) if again else records.items(first, stop)
         try:
-            batch = convert(items, self._model.shape)
+            batch = convert(items, self._model.shape, self._model.record)
         except (ValueError, TypeError) as error:
             raise CannotConvert(f"the records cannot be made a batch of {self._model.shape}: {error}") from error
         return Piece(first, stop, checked(self._model.call(batch), stop - first))
@@ -261,16 +261,17 @@ def _failure(error: BaseException, attempts: int, folders: tuple[str, ...]) -> F
         fault = "decode_error"
     elif ran_out_of_memory(error):
         fault = "out_of_memory"
-    trace = traceback.format_exception(type(error), error, _users_own(error.__traceback__), limit=-_TRACE_FRAMES)
-    text = "".join(trace)
-    for folder in folders:
-        text = text.replace(f'File "{folder}/', 'File "')
-    return Failure(fault, type(error).__name__, str(error), text, attempts)
+    return Failure(fault, type(error).__name__, str(error), _users_trace(error, folders), attempts)
 
 
-def _users_own(trace: Any) -> Any:
-    """The traceback from the first frame on that is not this package's."""
-    here = trace
+def _users_trace(error: BaseException, folders: tuple[str, ...]) -> str:
+    """The traceback from the first frame on that is not this package's; "" where it says nothing about the model."""
+    here = error.__traceback__
     while here is not None and here.tb_frame.f_globals.get("__name__", "").startswith("tidemill_runtime"):
         here = here.tb_next
-    return here or trace
+    if here is None or isinstance(error, CannotConvert):
+        return ""
+    text = "".join(traceback.format_exception(type(error), error, here, limit=-_TRACE_FRAMES))
+    for folder in folders:
+        text = text.replace(f'File "{folder}/', 'File "')
+    return text
