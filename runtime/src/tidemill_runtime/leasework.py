@@ -74,6 +74,7 @@ class LeaseWork:
             self._suspicion.forced(),
             tools.isolator.shape,
             carried(tools.manifest.result),
+            tools.isolator.record,
         )
         self._encoder = make_encoder(tools.manifest.result, self._lease.objects)
         self._begin: Cursor = (self._lease.cursor.object, self._lease.cursor.offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from tidemill_runtime.faults import FatalError
 
@@ -16,17 +16,24 @@ Forced = dict[int, dict[int, int]]
 
 
 def open_reader(
-    lease: Lease, form: InputFormat, scratch: str, forced: Forced, shape: str, carried: Optional[Sequence[str]]
+    lease: Lease,
+    form: InputFormat,
+    scratch: str,
+    forced: Forced,
+    shape: str,
+    carried: Optional[Sequence[str]],
+    record: Any = None,
 ) -> Reader:
     """What is left of the lease, as blocks of records. Each format's libraries are imported only here.
 
     shape: what the model takes (`models.shapes`): where that is columnar, records are read into columns if they can be.
-    carried: names of input columns that results need besides what the model gets; None for whole records.
+    carried: names of input columns that results need besides what the model gets; None for whole records. record: the
+    type that the model wants records of, if it says one.
     """
     if form.type == "jsonl":
         from tidemill_runtime.codec.jsonl import jsonl_reader
 
-        return jsonl_reader(lease, form, forced, shape, carried)
+        return jsonl_reader(lease, form, forced, shape, carried, record)
     if form.type == "text":
         from tidemill_runtime.codec.text import text_reader
 

@@ -19,12 +19,21 @@ decoder = msgspec.json.Decoder()
 
 
 def jsonl_reader(
-    lease: Lease, form: InputFormat, forced: dict[int, dict[int, int]], shape: str, carried: Optional[Sequence[str]]
+    lease: Lease,
+    form: InputFormat,
+    forced: dict[int, dict[int, int]],
+    shape: str,
+    carried: Optional[Sequence[str]],
+    record: Any = None,
 ) -> LineReader:
     """Items are what the lines' JSON says: dicts, mostly. form.columns: the keys of a dict that the model gets.
 
-    carried: those that results need; None for whole records.
+    carried: those that results need; None for whole records. record: the type that the model wants records of.
     """
+    if record is not None:
+        from tidemill_runtime.codec.typed import TypedReader  # for the few models that say one
+
+        return TypedReader(lease, form, forced, record)
     frames = frames_for(shape)
     if frames is not None:
         reader: LineReader = frames.FrameReader(lease, form, forced, decode_block, decoder.decode, shape, carried or ())

@@ -34,8 +34,9 @@ def load(info: PackageInfo, manifest: Manifest) -> Model:
         raise unusable(f"{info.entry} is no function, it is of the type {type(found).__name__}")
     if inspect.iscoroutinefunction(found):
         raise unusable(f"{info.entry} is an async function; give a plain one")
-    shape, batched = shapes.of_function(found)
+    wanted = shapes.of_function(found)
     stated = info.options.get("batch")
     if stated is not None:
-        shape, batched = stated, stated != shapes.RECORD
-    return Model(found, shape, batched, getattr(found, "close", None), folders_of(manifest))
+        wanted = shapes.Shape(stated, stated != shapes.RECORD)
+    close = getattr(found, "close", None)
+    return Model(found, wanted.name, wanted.batched, close, folders_of(manifest), record=wanted.record)

@@ -25,7 +25,7 @@ _PACKAGES = {"sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}
 class Model:
     """A loaded model. batched: `call` takes a batch of `shape` and returns its results; otherwise one record and one
     result. folders: of its code; what lies in them is named without them, for they are elsewhere on each machine.
-    clock: of a model that computes in another process.
+    clock: of a model that computes in another process. record: the type of the records in a batch of the shape "typed".
     """
 
     def __init__(
@@ -36,8 +36,10 @@ class Model:
         close: Optional[Callable[[], Any]],
         folders: tuple[str, ...] = (),
         clock: Optional[Clock] = None,
+        record: Any = None,
     ) -> None:
         self.clock = clock
+        self.record = record
         self.folders = folders
         self.call = call
         self.shape = shape

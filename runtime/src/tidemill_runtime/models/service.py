@@ -37,8 +37,15 @@ def load(info: PackageInfo, manifest: Manifest) -> Model:
         raise FatalError(
             "model_load_failed", f"{info.class_name}.load() returned False", evidence="load() returned False"
         )
-    shape, batched = shapes.of_model(cls)
-    return Model(_chain(instance), shape, batched, getattr(instance, "close", None), folders_of(manifest))
+    wanted = shapes.of_model(cls)
+    return Model(
+        _chain(instance),
+        wanted.name,
+        wanted.batched,
+        getattr(instance, "close", None),
+        folders_of(manifest),
+        record=wanted.record,
+    )
 
 
 def _import(entry: str) -> Any:

@@ -7,14 +7,17 @@ wants.
 from __future__ import annotations
 
 import sys
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from tidemill_runtime.codec.records import COLUMNAR
 
 RECORD = "record"
 """Whatever the format's records are: dict or other JSON values, str, a file's path."""
 
-SHAPES = ("record", "dict", "str", "bytes", "path", *COLUMNAR)
+TYPED = "typed"
+"""Records of a type of the model's own."""
+
+SHAPES = ("record", "dict", "str", "bytes", "path", TYPED, *COLUMNAR)
 
 _BY_TYPE: dict[tuple[str, str], str] = {
     ("numpy", "ndarray"): "numpy",
@@ -27,36 +30,44 @@ _BY_ELEMENT = {"dict": "dict", "str": "str", "bytes": "bytes", "Path": "path", "
 _SEQUENCES = ("list", "Sequence", "Iterable", "List")
 
 
-def of_model(cls: Any) -> tuple[str, bool]:
-    """(shape, batched) of a model class."""
+class Shape(NamedTuple):
+    """name: one of SHAPES. batched: whether predict gets a batch. record: the type of its records, if it is TYPED."""
+
+    name: str
+    batched: bool
+    record: Any = None
+
+
+def of_model(cls: Any) -> Shape:
+    """What a model class wants."""
     stated = getattr(cls, "batch", None)
     if isinstance(stated, str):
-        return (stated if stated in SHAPES else RECORD), True
+        return Shape(stated if stated in SHAPES and stated != TYPED else RECORD, True)
     hinted = _of_hint(cls)
     if hinted is not None and stated is not False:
-        return hinted, True
-    return RECORD, stated is True or (stated is None and _first_parameter(cls) == "batch")
+        return hinted
+    return Shape(RECORD, stated is True or (stated is None and _first_parameter(cls) == "batch"))
 
 
-def of_function(function: Any) -> tuple[str, bool]:
-    """(shape, batched) of a plain function, by the hint or else by the name of its first parameter."""
+def of_function(function: Any) -> Shape:
+    """What a plain function wants, by the hint or else by the name of its first parameter."""
     while hasattr(function, "__wrapped__"):  # decorated by functools.wraps
         function = function.__wrapped__
     code = getattr(function, "__code__", None)
     if code is None:
-        return RECORD, False
+        return Shape(RECORD, False)
     bound = 1 if hasattr(function, "__self__") else 0
     name = code.co_varnames[bound] if code.co_argcount > bound else ""
     hinted = _named_by(function, name, function.__globals__)
-    return (hinted, True) if hinted is not None else (RECORD, name == "batch")
+    return Shape(RECORD, name == "batch") if hinted is None else hinted
 
 
-def _of_hint(cls: Any) -> Optional[str]:
+def _of_hint(cls: Any) -> Optional[Shape]:
     name = _first_parameter(cls)
     return _named_by(cls.predict, name, vars(sys.modules[cls.__module__])) if name else None
 
 
-def _named_by(function: Any, name: str, scope: dict[str, Any]) -> Optional[str]:
+def _named_by(function: Any, name: str, scope: dict[str, Any]) -> Optional[Shape]:
     """The shape that the hint of a parameter names."""
     hint = getattr(function, "__annotations__", {}).get(name)
     while isinstance(hint, str):  # twice, where a quoted hint meets `from __future__ import annotations`
@@ -78,24 +89,39 @@ def _evaluated(hint: str, names: dict[str, Any]) -> Any:
         return None
 
 
-def _of_type(hint: Any) -> Optional[str]:
+def _of_type(hint: Any) -> Optional[Shape]:
     origin = getattr(hint, "__origin__", None)
     if origin is not None:
         arguments = getattr(hint, "__args__", None)
         if getattr(origin, "__name__", "") in _SEQUENCES and arguments:
             element = arguments[0]
             element = getattr(element, "__origin__", element)
-            return _BY_ELEMENT.get(getattr(element, "__name__", ""))
+            if _is_record(element):
+                return Shape(TYPED, True, element)
+            return _batch_of(_BY_ELEMENT.get(getattr(element, "__name__", "")))
         hint = origin
     module = getattr(hint, "__module__", "").split(".")[0]
-    return _BY_TYPE.get((module, getattr(hint, "__name__", "")))
+    return _batch_of(_BY_TYPE.get((module, getattr(hint, "__name__", ""))))
 
 
-def convert(items: Any, shape: str) -> Any:
+def _batch_of(name: Optional[str]) -> Optional[Shape]:
+    return None if name is None else Shape(name, True)
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether it is a class whose fields have names and types: a msgspec Struct, a dataclass or a TypedDict."""
+    return any(hasattr(kind, mark) for mark in ("__struct_fields__", "__dataclass_fields__", "__required_keys__"))
+
+
+def convert(items: Any, shape: str, record: Any = None) -> Any:
     """Items of a block (a list, a polars frame, or rows in Arrow's columns) as the batch that a model wants.
+
+    record: the type of its records, where it is typed.
 
     Raises ValueError or TypeError where they cannot be that. What is imported here is what the model's own hint names.
     """
+    if shape == TYPED:
+        return _typed(items, record)
     if isinstance(items, list):
         return _from_list(items, shape)
     if type(items).__module__.split(".", 1)[0] == "polars":
@@ -167,6 +193,19 @@ def _from_list(items: list[Any], shape: str) -> Any:
     import pyarrow  # type: ignore[import-untyped,unused-ignore]
 
     return pyarrow.Table.from_pylist([_named(item) for item in items])
+
+
+def _typed(items: Any, record: Any) -> list[Any]:
+    """Records of JSON lines are of the type already; those of other formats are made so."""
+    import msgspec
+
+    listed = items if isinstance(items, list) else items.to_pylist()
+    if not listed or (isinstance(record, type) and type(listed[0]) is record):
+        return listed
+    try:
+        return msgspec.convert(listed, list[record], strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 def _text(item: Any) -> str:
