@@ -40,7 +40,7 @@ test-minio: setup ## Run what needs S3, on a real MinIO that is started for it
 test-kill: setup ## Run the seeded sample of the tests that kill server and instances
 	dev/with-servers postgres minio -- $(PYTEST) -m "kill and not soak"
 
-test-runtime: setup ## Run the runtime's tests on Python 3.9, or the oldest there is, without the control plane
+test-runtime: setup ## Run the runtime's tests on the oldest and the newest Python, without the control plane
 	dev/test-runtime $(TEST_ARGS)
 
 # What measures memory would measure the tracer.

@@ -61,7 +61,7 @@ def test_marks_follow_a_commit_in_the_middle_of_their_block() -> None:
 def test_the_board_is_read_as_it_was_written() -> None:
     board = Board()
     board.predict(Window(1, 2, 3, 4, 5, 6.5))
-    board.account(Totals(10, 7, 2, 1, 64, 0.5, 0.25, 0.125))
+    board.account(Totals(10, 7, 2, 1, 64, 0.5, 0.25, 0.125, 9))
     assert board.window() == Window(1, 2, 3, 4, 5, 6.5)
     assert board.phase().sequence == 1
-    assert board.totals() == Totals(10, 7, 2, 1, 64, 0.5, 0.25, 0.125)
+    assert board.totals() == Totals(10, 7, 2, 1, 64, 0.5, 0.25, 0.125, 9)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tidemill_runtime import windows
+
+numpy = pytest.importorskip("numpy")
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
 
 
 def parts_of(order: list[int], cuts: list[int], failed: set[int], form: Any) -> list[tuple[list[int], Any]]:
@@ -28,7 +29,9 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@given(order=st.permutations(range(12)), cuts=st.lists(st.integers(0, 12)), failed=st.sets(st.integers(0, 11)))
+@hypothesis.given(
+    order=st.permutations(range(12)), cuts=st.lists(st.integers(0, 12)), failed=st.sets(st.integers(0, 11))
+)
 def test_every_item_is_back_in_its_place(form: str, order: list[int], cuts: list[int], failed: set[int]) -> None:
     make = FORMS[form]
     found = windows.restored(parts_of(order, cuts, failed, make))
@@ -58,7 +61,9 @@ def test_frames_are_cut_by_place() -> None:
     ]
 
 
-@given(st.lists(st.text() | st.binary() | st.fixed_dictionaries({"text": st.text(), "n": st.integers()}), min_size=1))
+@hypothesis.given(
+    st.lists(st.text() | st.binary() | st.fixed_dictionaries({"text": st.text(), "n": st.integers()}), min_size=1)
+)
 def test_an_order_is_a_permutation(items: list[Any]) -> None:
     order = windows.by_length(windows.lengths_of(items))
     assert order is None or sorted(order) == list(range(len(items)))
