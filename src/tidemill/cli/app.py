@@ -13,6 +13,7 @@ from tidemill.cli import tasks as _tasks  # noqa: F401 - the same
 from tidemill.cli.commands import Call, HelpfulCommand, HelpfulGroup, command, help_text, option, task_parameters
 from tidemill.cli.diff import diff
 from tidemill.cli.options import RunRequest
+from tidemill.cli.replay import replay
 
 app = typer.Typer(
     cls=HelpfulGroup,
@@ -89,6 +90,7 @@ app.add_typer(models.app, name="model")
 app.add_typer(objects.app, name="object")
 app.add_typer(receipts.app, name="receipt")
 command(app, "diff")(diff)
+command(app, "replay")(replay)
 app.add_typer(environments.app, name="environment")
 app.add_typer(config.app, name="config")
 app.command("schema", cls=HelpfulCommand, help=help_text(config.schema))(config.schema)

@@ -46,7 +46,7 @@ class Receipt:
     retries: how many instances were replaced. runs: all runs of the task whose work is in the results, in order.
     environment: versions of what computed it, with its digest where it was made for the model. packages: what was
     installed in it, otherwise those of the model's requirements. counts, results: filled in by the publisher.
-    signature: of the receipt without it.
+    spec: the task as it was asked for, without the values of its variables. signature: of the receipt without it.
     """
 
     task: str
@@ -68,6 +68,7 @@ class Receipt:
     image: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
     counts: Counts = Counts()
     results: ResultsAccount | None = None
     signature: dict[str, str] | None = None

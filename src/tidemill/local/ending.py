@@ -21,6 +21,7 @@ from tidemill.local.journal import FileJournal
 from tidemill.local.opening import Opened
 from tidemill.local.result import PHASES
 from tidemill.ports.objects import Objects
+from tidemill.wire.taskpublic import dump_public
 
 _KEPT_LOG_BYTES = 1 << 20
 _MESSAGE_MAX = 500
@@ -133,6 +134,7 @@ def receipt_of(
         code_sha256=by_folder.get("code"),
         environment={"python": ".".join(map(str, sys.version_info[:3])), **_digest(opened)},
         packages=opened.environment.packages,
+        spec=dump_public(task),
     )
 
 

@@ -24,6 +24,7 @@ from tidemill.services.runs import PUBLISH, finish, locked_run, mark, request_st
 from tidemill.services.task_views import seconds_view
 from tidemill.store.journal import SqlJournal
 from tidemill.store.runs import get_run, list_instances, list_runs, runs_to_publish
+from tidemill.wire.taskpublic import dump_public
 
 _BATCH_UNITS = 64
 _PHASES = ("queue", "environment", "start", "load", "predict", "publish")
@@ -155,6 +156,7 @@ class PublishLoop:
             code_sha256=task.code_digest,
             environment={"python": platform.python_version(), "tidemill": __version__, **digest},
             packages=used.packages if used is not None else {},
+            spec=dump_public(job.spec),
         )
 
     def _give_up(self, run: RunId, error: Exception) -> None:

@@ -1,0 +1,1 @@
+"""One record of a finished task again, alone and here: what `tidemill replay` does."""
