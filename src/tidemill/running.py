@@ -24,10 +24,12 @@ class TaskKeys(TypedDict, total=False):
     region: str
     model: str | os.PathLike[str]
     code: str | os.PathLike[str]
+    function: str
     command: str | list[str]
     env: Mapping[str, str]
     input: str | os.PathLike[str] | Mapping[str, Any]
     output: str | os.PathLike[str] | Mapping[str, Any]
+    only_new: str | os.PathLike[str] | Mapping[str, Any]
     format: str | Mapping[str, Any]
     resources: Mapping[str, Any]
     instances: int

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, Output, counted, printable, styled
+from tidemill.domain.life import Reason, explain
 from tidemill.domain.tuning import sentences
 from tidemill.wire.quantities import format_seconds
 
@@ -19,6 +20,7 @@ GROUPS_SHOWN = 3
 GROUPED_MAX = 20_000
 """Failures that are looked at for the summary: the causes of more are the same, and reading them takes its time."""
 MESSAGE_MAX = 160
+_NOTHING_TO_SAY = explain(Reason.FINISHED)
 PHASES = ("queue", "environment", "start", "load", "predict", "publish")
 
 
@@ -74,7 +76,7 @@ def tell(out: Output, end: Ending, failures: Sequence[Failures] = ()) -> int:
     total = end.seconds.get("total", sum(end.seconds.get(phase, 0.0) for phase in PHASES))
     headline = f"{end.status} WITH {failed_records(end.failed).upper()}" if good and end.failed else end.status
     out.line(f"{styled(sys.stdout, headline, colour)}  {end.name}  {end.id}")
-    if not good or end.failed:
+    if not good or end.failed or end.explanation != _NOTHING_TO_SAY:
         out.line("  " + end.explanation.replace("\n", "\n  "))
     accounted = f"{end.inputs:,} = {end.ok:,} ok + {end.failed:,} failed + {end.skipped:,} skipped"
     spent = ", ".join(f"{phase} {format_seconds(end.seconds[phase])}" for phase in PHASES if end.seconds.get(phase))

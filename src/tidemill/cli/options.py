@@ -54,6 +54,15 @@ TASK_OPTIONS = (
     TaskOption(
         "--replace", "output.if_exists", "Replace results that lie in the output folder.", kind="set", value="replace"
     ),
+    TaskOption(
+        "--only-new",
+        "only_new.since",
+        "Compute only what is new since earlier results: their folder; on a server also a task's id or name.",
+        "SINCE",
+    ),
+    TaskOption(
+        "--only-new-output", "only_new.output", "delta: results of new objects alone; merged: all results.", "MODE"
+    ),
     TaskOption("--instances", "instances", "How many instances share the work.", "N", panel="Compute"),
     TaskOption("--cpu", "resources.cpu", "Cores of each instance: 2, 0.5, 500m.", "CORES", panel="Compute"),
     TaskOption("--memory", "resources.memory", "Memory of each instance: 4Gi.", "SIZE", panel="Compute"),

@@ -10,6 +10,8 @@ CLAIM = "_tidemill/claim.json"
 ERRORS = "errors.jsonl"
 INPUTS = "_inputs.jsonl"
 """The input as it was planned: {"name", "size", "etag"} a line. Its sha256 is the receipt's `input.listing_sha256`."""
+DELETED = "_deleted.jsonl"
+"""Of a task that computed only what was new: the objects of the earlier listing that are gone, as in `INPUTS`."""
 RECEIPT = "receipt.json"
 MARKER = "_SUCCESS"
 
@@ -22,6 +24,15 @@ def task_folder(task: str) -> str:
 
 def listing_name(task: str) -> str:
     return f"{task_folder(task)}listing.jsonl"
+
+
+def whole_listing_name(task: str) -> str:
+    """The whole input, where the listing has only what is new."""
+    return f"{task_folder(task)}inputs.jsonl"
+
+
+def gone_name(task: str) -> str:
+    return f"{task_folder(task)}deleted.jsonl"
 
 
 def part_name(split: int, fence: int, nonce: str) -> str:

@@ -46,6 +46,8 @@ class Receipt:
     retries: how many instances were replaced. runs: all runs of the task whose work is in the results, in order.
     environment: versions of what computed it, with its digest where it was made for the model. packages: what was
     installed in it, otherwise those of the model's requirements. counts, results: filled in by the publisher.
+    made_with: formats, function and command, for a later task that adds to these results. since: where only what was
+    new was computed, the results that it counts from, and how many objects are new, changed, unchanged and deleted.
     spec: the task as it was asked for, without the values of its variables. signature: of the receipt without it.
     """
 
@@ -69,6 +71,8 @@ class Receipt:
     environment: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] = field(default_factory=dict)
+    since: dict[str, Any] | None = None
     counts: Counts = Counts()
     results: ResultsAccount | None = None
     signature: dict[str, str] | None = None

@@ -16,11 +16,14 @@ from tidemill.domain.errors import InputChanged, OutputTaken, PartDamaged, Stora
 from tidemill.domain.life import Reason, TaskStatus
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Plan
-from tidemill.domain.receipt import InputAccount, Receipt
+from tidemill.domain.receipt import Receipt
 from tidemill.local.journal import FileJournal
 from tidemill.local.opening import Opened
 from tidemill.local.result import PHASES
+from tidemill.planning.check import input_account
+from tidemill.planning.only_new import made_with
 from tidemill.ports.objects import Objects
+from tidemill.wire.taskfile import TaskFile
 from tidemill.wire.taskpublic import dump_public
 
 _KEPT_LOG_BYTES = 1 << 20
@@ -114,7 +117,8 @@ def receipt_of(
 ) -> Receipt:
     """The receipt of a run that succeeded, but for what the publisher fills in. created, finished: since the epoch."""
     task = opened.task
-    by_folder = dict(zip(("model", "code") if task.model else ("code",), digests, strict=False))
+    checked = opened.checked
+    model_sha256, code_sha256 = digests_by_kind(task, digests)
     return Receipt(
         task=opened.id,
         run=opened.run,
@@ -122,7 +126,7 @@ def receipt_of(
         status=TaskStatus.SUCCEED,
         actor=user_name(),
         region=task.region,
-        input=InputAccount(str(opened.checked.input), plan.objects, plan.bytes, plan.listing_sha256),
+        input=input_account(checked, plan),
         created=created,
         finished=finished,
         phases_s={phase: spent for phase, spent in seconds.items() if phase in PHASES},
@@ -130,12 +134,20 @@ def receipt_of(
         retries=replaced,
         runs=tuple(ids.run_id(opened.id, number) for number in range(1, opened.number + 1)),
         model=task.shown_model,
-        model_sha256=by_folder.get("model"),
-        code_sha256=by_folder.get("code"),
+        model_sha256=model_sha256,
+        code_sha256=code_sha256,
         environment={"python": ".".join(map(str, sys.version_info[:3])), **_digest(opened)},
         packages=opened.environment.packages,
         spec=dump_public(task),
+        made_with=made_with(task, checked.formats),
+        since=plan.since.account if plan.since else None,
     )
+
+
+def digests_by_kind(task: TaskFile, digests: list[str]) -> tuple[str | None, str | None]:
+    """Those of model and code, None where a task has no such folder. digests: of its folders, in order."""
+    found = dict(zip(("model", "code") if task.model else ("code",), digests, strict=False))
+    return found.get("model"), found.get("code")
 
 
 def _digest(opened: Opened) -> dict[str, str]:

@@ -17,12 +17,13 @@ from tidemill.coordination.messages import write_manifest
 from tidemill.domain import ids, layout
 from tidemill.domain.errors import EnvironmentFailed, StorageUnavailable, TidemillError
 from tidemill.domain.life import Reason, TaskStatus, explain
+from tidemill.domain.plan import how_finished
 from tidemill.domain.receipt import Receipt
 from tidemill.domain.verdict import Standing, pause_of, verdict
 from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
 from tidemill.local.crew import STORAGE_WITHIN_S, Crew
-from tidemill.local.ending import End, Timeline, end_of, first_error, keep_logs, receipt_of
+from tidemill.local.ending import End, Timeline, digests_by_kind, end_of, first_error, keep_logs, receipt_of
 from tidemill.local.habits import habits_of
 from tidemill.local.instances import Instance
 from tidemill.local.interrupts import Interrupts
@@ -34,6 +35,7 @@ from tidemill.local.place import journal_path
 from tidemill.local.progress import Display, RunProgress
 from tidemill.local.result import Result, finished_errors
 from tidemill.local.unfinished import clear, forget, header_of, plan_of
+from tidemill.planning.only_new import check_same_model
 from tidemill.planning.plan import make_plan, processes_of
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import Finished, Publisher
@@ -173,6 +175,10 @@ class LocalRun:
                 raise _Interrupted
 
         try:
+            since = opened.checked.since
+            if since is not None and since.merged:
+                model_sha256, code_sha256 = digests_by_kind(self._task, self._digests.wait())
+                check_same_model(opened.objects, since, model_sha256=model_sha256, code_sha256=code_sha256)
             stamp = stamp_of(opened.model.folders())
             processes = processes_of(self._task, opened.instances, opened.resources.millicores)
             self._plan, splits = make_plan(opened.objects, opened.checked, opened.id, processes=processes, tick=tick)
@@ -201,8 +207,6 @@ class LocalRun:
             settings=CoordinatorSettings(_LEASE_TTL_S, self._settings.limits.grant_ttl_s, _REPORT_EVERY_S),
             instances=opened.instances,
         )
-        crew.connect(coordinator, journal)
-        crew.selector.register(self._interrupts, selectors.EVENT_READ, None)
         self._publisher = Publisher(
             journal,
             opened.objects,
@@ -213,6 +217,10 @@ class LocalRun:
             sign=self._sign,
             replace=opened.replace,
         )
+        if not self._plan.splits:  # nothing is new: what was started ahead ends with the crew
+            return
+        crew.connect(coordinator, journal)
+        crew.selector.register(self._interrupts, selectors.EVENT_READ, None)
         background = BackgroundPublisher(self._publisher, self._interrupts.wake)
         noted = False
         try:
@@ -287,9 +295,8 @@ class LocalRun:
                 with suppress(TidemillError):  # the results stand; what is left is cleared by the next run here
                     clear(opened.objects, opened.checked.output, opened.home, opened.id)
                     self._cleared = True
-                failed = finished.counts.failed
-                reason = Reason.FINISHED_WITH_FAILED_RECORDS if failed else Reason.FINISHED
-                return self._result(End(TaskStatus.SUCCEED, reason), journal)
+                reason, detail = how_finished(finished.counts, self._plan)
+                return self._result(End(TaskStatus.SUCCEED, reason, detail), journal, finished.counts)
         if self._end.reason in (Reason.MODEL_ALWAYS_FAILS, Reason.TOO_MANY_FAILED_RECORDS):
             parts = opened.checked.output.child(layout.parts_folder(opened.id))
             self._end = End(self._end.status, self._end.reason, first_error(journal, opened.objects, parts))
@@ -332,7 +339,8 @@ class LocalRun:
             self._times.running = self._crew.first_running_at
         return self._times.seconds(self._clock.monotonic())
 
-    def _result(self, end: End, journal: FileJournal | None) -> Result:
+    def _result(self, end: End, journal: FileJournal | None, counts: Counts | None = None) -> Result:
+        """counts: of finished results; otherwise those of what is committed."""
         opened = self._opened
         output = opened.checked.output
         succeeded = end.status is TaskStatus.SUCCEED
@@ -350,7 +358,7 @@ class LocalRun:
             status=end.status,
             reason=end.reason,
             explanation=explain(end.reason, end.detail),
-            counts=totals.counts if totals is not None else Counts(),
+            counts=counts or (totals.counts if totals is not None else Counts()),
             output=str(output),
             seconds=self._seconds(),
             tuning=tuning,

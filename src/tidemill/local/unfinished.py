@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, InputChanged
-from tidemill.domain.location import Location, parse_location
-from tidemill.domain.plan import Plan
-from tidemill.domain.splits import Cut, Layout
+from tidemill.domain.location import Location
+from tidemill.domain.plan import Earlier, Plan, load_plan
 from tidemill.local.journal import FileJournal
 from tidemill.local.models import LocalModel, digest_of, stamp_of
 from tidemill.local.place import journal_path, noted_task
-from tidemill.objects.listing import read_listing
+from tidemill.objects.listing import name_order, paired, read_listing
 from tidemill.planning.check import Checked
 from tidemill.planning.plan import listed_inputs
 from tidemill.ports.objects import Objects
@@ -57,7 +57,7 @@ def clear(objects: Objects, output: Location, home: Path, task: str) -> None:
 def header_of(checked: Checked, plan: Plan, model: LocalModel, stamp: str) -> dict[str, Any]:
     """What a journal has to know for `check_same` to compare, and for `plan_of` to read."""
     return {
-        "plan": {**vars(plan), "listing": str(plan.listing)},
+        "plan": asdict(plan),
         "data": _data(checked),
         "model": [str(folder) for folder in model.folders()],
         "function": model.function,
@@ -67,10 +67,7 @@ def header_of(checked: Checked, plan: Plan, model: LocalModel, stamp: str) -> di
 
 
 def plan_of(journal: FileJournal) -> Plan:
-    values = dict(journal.header["plan"])
-    values["listing"] = parse_location(values["listing"], field="listing")
-    values["cut"], values["layout"] = Cut(values["cut"]), Layout(values["layout"])
-    return Plan(**values)
+    return load_plan(journal.header["plan"])
 
 
 def check_same(journal: FileJournal, objects: Objects, checked: Checked, model: LocalModel) -> None:
@@ -81,7 +78,7 @@ def check_same(journal: FileJournal, objects: Objects, checked: Checked, model: 
             raise _differs(f"it was begun with {key} {_shown(before[key])}, now it is {_shown(now.get(key))}", key)
     _check_model(journal, model)
     plan = plan_of(journal)
-    sizes = ((each.name, each.size, each.etag) for each in read_listing(objects, plan.listing))
+    sizes = ((each.name, each.size, each.etag) for each in read_listing(objects, plan.input.listing))
     found = ((each.name, each.size, each.etag) for each in listed_inputs(objects, checked))
     changed = list(islice(_differences(sizes, found), _NAMED + 1))
     if changed:
@@ -122,7 +119,13 @@ def _data(checked: Checked) -> dict[str, Any]:
         "input.exclude": list(checked.exclude),
         "format": dict(vars(formats.input)),
         "format.result": dict(vars(formats.result)),
+        "only_new": None if checked.since is None else _told(checked.since),
     }
+
+
+def _told(since: Earlier) -> dict[str, str]:
+    output = "merged" if since.merged else "delta"
+    return {"since": str(since.folder), "output": output, "receipt": since.receipt_sha256}
 
 
 def _shown(value: Any) -> str:
@@ -133,22 +136,12 @@ _Row = tuple[str, int, str]
 
 
 def _differences(before: Iterator[_Row], now: Iterator[_Row]) -> Iterator[str]:
-    """Names that changed, in words; both are sorted alike, so the first difference tells which side to move on."""
-    old, new = next(before, None), next(now, None)
-    while old is not None or new is not None:
-        if old == new:
-            old, new = next(before, None), next(now, None)
-        elif old is not None and (new is None or _sort_key(old) < _sort_key(new)):
-            yield f"{old[0]!r} is gone"
-            old = next(before, None)
-        elif new is not None and (old is None or _sort_key(new) < _sort_key(old)):
+    """Names that changed, in words."""
+    for old, new in paired(before, now, lambda row: name_order(row[0])):
+        if old is None:
+            assert new is not None
             yield f"{new[0]!r} is new"
-            new = next(now, None)
-        else:
-            assert old is not None
+        elif new is None:
+            yield f"{old[0]!r} is gone"
+        elif old != new:
             yield f"{old[0]!r} was rewritten"
-            old, new = next(before, None), next(now, None)
-
-
-def _sort_key(row: _Row) -> bytes:
-    return row[0].encode("utf-8", "surrogateescape")

@@ -56,8 +56,8 @@ class PlanLoop:
         run = job.run
         claim(job.objects, job.output, run.task, run.id)
         reach("plan.claimed")
-        note = ""
-        if job.plan is None:
+        plan = job.plan
+        if plan is None:
             try:
                 plan, splits = make_plan(
                     job.objects,
@@ -70,7 +70,6 @@ class PlanLoop:
                 )
             except _Unwanted:
                 return
-            note = plan.note
             reach("plan.listed")
             save_plan(self._context.store, run.owner, run.id, run.task, plan, splits, self._context.clock.now())
         with self._context.store.write() as tx:
@@ -82,10 +81,10 @@ class PlanLoop:
             if row.plan is None:
                 ready(tx, run.id, now)
             mark(tx, row, "planned", now)
-            if note:
-                add_event(
-                    tx, row.owner, row.task, kind="run", subject=row.id, name="run.uncut", message=f"{note}.", now=now
-                )
+            if job.plan is None and plan.note:
+                message = f"{plan.note[0].upper()}{plan.note[1:]}."
+                name = "run.only_new" if plan.since else "run.uncut"
+                add_event(tx, row.owner, row.task, kind="run", subject=row.id, name=name, message=message, now=now)
             tx.wake(PLACE, RECONCILE)
         reach("plan.stored")
 

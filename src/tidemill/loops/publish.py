@@ -7,17 +7,20 @@ account is written when they are gone.
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 from tidemill import __version__
 from tidemill.crashpoints import reach
 from tidemill.domain.errors import OutputTaken, PartDamaged, TidemillError
 from tidemill.domain.ids import RunId
 from tidemill.domain.life import FINAL, Reason, TaskStatus
-from tidemill.domain.plan import Plan
-from tidemill.domain.receipt import InputAccount, Receipt
+from tidemill.domain.plan import Plan, how_finished
+from tidemill.domain.receipt import Receipt
 from tidemill.loops.context import Context, Job, is_temporary
 from tidemill.loops.leases import WorkLease
 from tidemill.loops.loop import Due
+from tidemill.planning.check import input_account
+from tidemill.planning.only_new import made_with
 from tidemill.publishing.claims import release_claim
 from tidemill.publishing.publisher import Publisher
 from tidemill.services.runs import PUBLISH, finish, locked_run, mark, request_stop
@@ -109,8 +112,10 @@ class PublishLoop:
         finished = publisher.finish(self._receipt(run, plan))
         release_claim(job.objects, job.output, job.run.task)
         failed = finished.counts.failed
-        reason = Reason.FINISHED_WITH_FAILED_RECORDS if failed else Reason.FINISHED
-        detail = f"{failed} of {finished.counts.inputs} records failed." if failed else ""
+        reason, told = how_finished(finished.counts, plan)
+        failures = f"{failed} of {finished.counts.inputs} records failed." if failed else ""
+        detail = " ".join(filter(None, (failures, told)))
+        totals = replace(totals, counts=finished.counts)  # of merged results, not only of what was computed
         now = self._context.clock.now()
         with self._context.store.write() as tx:
             lease.guard(tx)
@@ -144,7 +149,7 @@ class PublishLoop:
             status=TaskStatus.SUCCEED,
             actor=run.actor,
             region=run.region,
-            input=InputAccount(str(job.checked.input), plan.objects, plan.bytes, plan.listing_sha256),
+            input=input_account(job.checked, plan),
             created=run.created,
             finished=now,
             phases_s={phase: getattr(spent, phase) for phase in _PHASES},
@@ -157,6 +162,8 @@ class PublishLoop:
             environment={"python": platform.python_version(), "tidemill": __version__, **digest},
             packages=used.packages if used is not None else {},
             spec=dump_public(job.spec),
+            made_with=made_with(job.spec, job.checked.formats),
+            since=plan.since.account if plan.since else None,
         )
 
     def _give_up(self, run: RunId, error: Exception) -> None:

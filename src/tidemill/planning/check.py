@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue, NotAllowed, Refused, StorageDenied, StorageUnavailable
 from tidemill.domain.location import Location, parse_location
+from tidemill.domain.plan import Earlier, Plan
+from tidemill.domain.receipt import InputAccount
 from tidemill.domain.splits import Cut
 from tidemill.planning.cutting import SPANS_LINES, spans_lines
 from tidemill.planning.formats import PEEK_BYTES, Formats, Sample, resolve
+from tidemill.planning.only_new import FIELD as SINCE
+from tidemill.planning.only_new import find_earlier
 from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.publishing.claims import check_output
@@ -31,18 +35,27 @@ _READ_OBJECTS = 3
 
 @dataclass(frozen=True)
 class Checked:
-    """A task's data, found to be good. input: a folder, or one object. output: a folder."""
+    """A task's data, found to be good. input: a folder, or one object. output: a folder. since: the results that it
+    counts from, where only what is new is computed.
+    """
 
     input: Location
     output: Location
     formats: Formats
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    since: Earlier | None = None
 
     @property
     def input_folder(self) -> Location:
         """The folder that the names of the listing lie below."""
         return folder_of(self.input)
+
+
+def input_account(checked: Checked, plan: Plan) -> InputAccount:
+    """The input, for a receipt: the whole of it, also where only what is new is computed."""
+    whole = plan.input
+    return InputAccount(str(checked.input), whole.objects, whole.bytes, whole.listing_sha256)
 
 
 def folder_of(place: Location) -> Location:
@@ -89,7 +102,13 @@ def check_task(
     with naming("output.path"):
         objects.check_writable(target)
         check_output(objects, target, if_exists=task.output.if_exists, task=owner)
-    return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude))
+    since = None
+    if task.only_new is not None:
+        folder = _locate(task.only_new.since, SINCE, base, local_paths).as_folder()
+        with naming(SINCE):
+            _check_beside(objects, folder, target)
+            since = find_earlier(objects, task, folder, target, formats)
+    return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude), since)
 
 
 def first_inputs(objects: Objects, source: Location, include: list[str], exclude: list[str]) -> list[ObjectInfo]:
@@ -173,6 +192,16 @@ def _check_apart(objects: Objects, source: Location, target: Location) -> None:
     else:
         return
     raise InvalidValue(f"{target} {inside}.", field="output.path", remedy="Choose a folder beside it.")
+
+
+def _check_beside(objects: Objects, earlier: Location, target: Location) -> None:
+    theirs, ours = _place(objects, earlier), _place(objects, target)
+    if theirs.contains(ours) or ours.contains(theirs):
+        raise InvalidValue(
+            f"{earlier} is or contains the output {target}, or lies inside it.",
+            field=SINCE,
+            remedy="Choose an output folder beside the earlier results.",
+        )
 
 
 def _place(objects: Objects, location: Location) -> Location:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue
-from tidemill.domain.plan import Plan
+from tidemill.domain.location import Location
+from tidemill.domain.plan import Plan, Since
 from tidemill.domain.splits import Layout, PlannedSplit, plan_splits
 from tidemill.objects.listing import listing_line, read_listing
 from tidemill.planning.check import Checked
 from tidemill.planning.cutting import uncut_note, worth_cutting
 from tidemill.planning.formats import check_same_kind, kind_of_name
+from tidemill.planning.only_new import Sieve
 from tidemill.planning.patterns import selector
 from tidemill.ports.objects import ObjectInfo, Objects
 from tidemill.publishing.claims import check_result_name
@@ -36,38 +41,69 @@ def make_plan(
     Memory does not grow with the objects, only with the splits (one for up to 250 objects or 16 MiB).
     Raises InvalidValue if the input is empty by now or mixes formats.
     """
-    listing = checked.output.child(layout.listing_name(task))
-    writer = _ListingWriter(objects, checked, tick)
-    objects.put(listing, writer.lines())
-    if not writer.objects:
-        raise InvalidValue(
-            f"there is nothing in {checked.input}.", field="input.path", remedy="Put the input there first."
-        )
+    listed = _list(objects, checked, task, tick)
     formats = checked.formats
     splits = list(
         plan_splits(
-            read_listing(objects, listing),
+            read_listing(objects, listed.listing),
             formats.cut,
             formats.layout,
-            total_objects=writer.objects,
-            total_bytes=writer.bytes,
+            total_objects=listed.objects,
+            total_bytes=listed.bytes,
             processes=processes,
         )
     )
-    uncut = sum(each.stop == -1 and worth_cutting(each.bytes, writer.bytes) for each in splits)
+    uncut = sum(each.stop == -1 and worth_cutting(each.bytes, listed.bytes) for each in splits)
+    notes = [listed.since.words if listed.since else "", uncut_note(uncut, listed.objects, formats.uncut)]
     plan = Plan(
-        listing=listing,
-        objects=writer.objects,
-        bytes=writer.bytes,
+        listing=listed.listing,
+        objects=listed.objects,
+        bytes=listed.bytes,
         splits=len(splits),
-        units=splits[-1].unit + 1,
+        units=splits[-1].unit + 1 if splits else 0,
         cut=formats.cut,
         layout=formats.layout,
-        listing_sha256=writer.sha256.hexdigest(),
+        listing_sha256=listed.sha256,
         input_type=formats.input.type,
-        note=uncut_note(uncut, writer.objects, formats.uncut),
+        note="; ".join(filter(None, notes)),
+        since=listed.since,
     )
     return plan, splits
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What is to be computed: the listing of it, and its totals."""
+
+    listing: Location
+    objects: int
+    bytes: int
+    sha256: str
+    since: Since | None = None
+
+
+def _list(objects: Objects, checked: Checked, task: str, tick: Callable[[int], None]) -> _Listed:
+    """Writes the listing, and where only what is new is computed those of the whole input and of what is gone."""
+    writer = _ListingWriter(objects, checked, tick)
+    listing = checked.output.child(layout.listing_name(task))
+    if checked.since is None:
+        objects.put(listing, _joined(writer.lines()))
+        writer.check_some()
+        return _Listed(listing, writer.objects, writer.bytes, writer.sha256.hexdigest())
+    whole, gone = (checked.output.child(name(task)) for name in (layout.whole_listing_name, layout.gone_name))
+    with closing(Sieve(objects, checked.since)) as sieve:
+        objects.put(whole, _joined(sieve.pass_on(writer.lines())))
+        writer.check_some()
+        lines, digest = sieve.fresh()
+        objects.put(listing, lines)
+        objects.put(gone, sieve.gone())
+        since = sieve.since(whole, writer.objects, writer.bytes, writer.sha256.hexdigest(), gone)
+        return _Listed(listing, sieve.new + sieve.changed, sieve.fresh_bytes, digest, since)
+
+
+def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
+    while some := list(islice(lines, _TICK_OBJECTS)):
+        yield b"".join(some)
 
 
 def processes_of(task: TaskFile, instances: int, millicores: int) -> int:
@@ -111,19 +147,21 @@ class _ListingWriter:
         self.sha256 = hashlib.sha256()
 
     def lines(self) -> Iterator[bytes]:
-        buffer: list[bytes] = []
         for info in listed_inputs(self._objects, self._checked):
             self._check_result(info.name)
             line = listing_line(info)
             self.sha256.update(line)
             self.objects += 1
             self.bytes += info.size
-            buffer.append(line)
-            if len(buffer) == _TICK_OBJECTS:
-                yield b"".join(buffer)
-                buffer.clear()
+            yield line
+            if self.objects % _TICK_OBJECTS == 0:
                 self._tick(self.objects)
-        yield b"".join(buffer)
+
+    def check_some(self) -> None:
+        if not self.objects:
+            raise InvalidValue(
+                f"there is nothing in {self._checked.input}.", field="input.path", remedy="Put the input there first."
+            )
 
     def _check_result(self, name: str) -> None:
         """Raises InvalidValue where the object's result could not be written, or is that of another one, too."""

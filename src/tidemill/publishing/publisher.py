@@ -113,7 +113,12 @@ class Publisher:
         units = [layout.unit_manifest(self._task, unit) for unit in range(self._plan.units)]
         manifest = self._assemble(manifest_name, units)
         account = ResultsAccount(str(self._output), totals.results, totals.size, manifest.sha256, errors.sha256)
-        self._compose(layout.INPUTS, [Piece(self._plan.listing, sha256=self._plan.listing_sha256)])
+        whole, since = self._plan.input, self._plan.since
+        self._compose(layout.INPUTS, [Piece(whole.listing, sha256=whole.listing_sha256)])
+        if since is not None:
+            self._compose(layout.DELETED, [Piece(since.gone, sha256=since.gone_sha256)])
+        elif self._replace:
+            self._objects.delete([self._output.child(layout.DELETED)])  # of results that were replaced
         receipt = self._sign(replace(receipt, counts=totals.counts, results=account))
         self._objects.put(self._output.child(layout.RECEIPT), receipt.to_json())
         reach("finish.receipt")

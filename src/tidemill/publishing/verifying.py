@@ -90,6 +90,8 @@ class _Verification:
             return self._verified(receipt, input_checked=False)
         self._check_digest(layout.ERRORS, receipt["results"]["errors_sha256"])
         self._check_digest(layout.INPUTS, receipt["input"]["listing_sha256"])
+        if receipt.get("since"):
+            self._check_digest(layout.DELETED, receipt["since"]["deleted_sha256"])
         self._check_results(text, receipt)
         return self._verified(receipt, input_checked=check_input and self._check_input(receipt["input"]["path"]))
 
@@ -156,7 +158,8 @@ class _Verification:
                 if difference is not None:
                     self._found.append(difference)
         self._bytes_read = sum(each["size"] for each in listed)
-        self._check_others({each["name"] for each in listed})
+        beside = {layout.DELETED} if receipt.get("since") else set()
+        self._check_others({each["name"] for each in listed} | beside)
 
     def _result(self, listed: dict[str, Any]) -> Difference | None:
         name, info = listed["name"], self._objects.head(self._folder.child(listed["name"]))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tidemill.domain.location import Location
+from tidemill.domain.plan import Earlier
 from tidemill.domain.splits import Cut, Layout
 from tidemill.planning.check import Checked
 from tidemill.planning.formats import Formats, Kind
@@ -23,7 +24,7 @@ def dump_checked(checked: Checked, *, kind: str | None = None) -> dict[str, Any]
 
 def load_checked(values: dict[str, Any]) -> Checked:
     """What `dump_checked` wrote."""
-    formats = values["formats"]
+    formats, since = values["formats"], values.get("since")
     return Checked(
         input=Location(**values["input"]),
         output=Location(**values["output"]),
@@ -37,4 +38,5 @@ def load_checked(values: dict[str, Any]) -> Checked:
         ),
         include=tuple(values["include"]),
         exclude=tuple(values["exclude"]),
+        since=Earlier(**{**since, "folder": Location(**since["folder"])}) if since else None,
     )

@@ -21,11 +21,13 @@ from tidemill.domain.location import Location, parse_location
 from tidemill.domain.references import ModelReference, parse_model, parse_package
 from tidemill.environments.requirements import read_requirements
 from tidemill.planning.check import Checked, check_task
+from tidemill.planning.only_new import check_same_model
 from tidemill.planning.wanted import check_wanted
 from tidemill.ports.clock import Clock
 from tidemill.publishing.publisher import check_result_format
 from tidemill.services.access import Actor, check_allowed
 from tidemill.services.checks import dump_checked
+from tidemill.services.earlier import at_folder_of, check_still_there, earlier_task
 from tidemill.services.lookup import latest_run, own_task
 from tidemill.services.models import Models, check_callable
 from tidemill.services.packages import Packages
@@ -164,7 +166,12 @@ class TaskMaking:
                 program = self._program(tx, actor, task, folders)
         else:
             program = _Program(None, None, *packages)
-        checked = check_task(task, region.objects, base=None, local_paths=actor.operator, owner=owner)
+        with self._store.read() as tx:
+            earlier = earlier_task(tx, actor, task)
+        placed = at_folder_of(task, earlier)
+        checked = check_task(placed, region.objects, base=None, local_paths=actor.operator, owner=owner)
+        check_still_there(checked, earlier)
+        check_same_model(region.objects, checked.since, model_sha256=program.model, code_sha256=program.code)
         check_result_format(checked.formats.result)
         model_path = self._packages.materialise(program.model) if program.model else None
         code_path = self._packages.materialise(program.code) if program.code else None

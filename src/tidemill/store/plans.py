@@ -11,9 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tidemill.domain.ids import RunId, TaskId
-from tidemill.domain.location import Location
-from tidemill.domain.plan import Plan
-from tidemill.domain.splits import Cut, Layout, PlannedSplit, SplitStatus
+from tidemill.domain.plan import Plan, load_plan
+from tidemill.domain.splits import PlannedSplit, SplitStatus
 from tidemill.store.base import Store, Tx
 from tidemill.store.journal_tables import plans, splits, units
 from tidemill.store.records import Owner
@@ -85,9 +84,3 @@ def delete_plans(store: Store, task: TaskId) -> None:
 def dump_plan(plan: Plan) -> dict[str, Any]:
     """As JSON; `load_plan` reads it back."""
     return asdict(plan)
-
-
-def load_plan(values: dict[str, Any]) -> Plan:
-    """What `dump_plan` wrote."""
-    listing = Location(**values["listing"])
-    return Plan(**{**values, "listing": listing, "cut": Cut(values["cut"]), "layout": Layout(values["layout"])})

@@ -76,7 +76,8 @@ def runs_to_plan(tx: Tx, region: RegionName, ahead: int) -> list[RunId]:
 
 def runs_to_place(tx: Tx) -> list[RunRow]:
     """Planned runs whose splits are not all computed and that are wanted: in the order in which they get capacity."""
-    wanted = (runs.c.planned.is_not(None), runs.c.computed.is_(None), runs.c.stop_requested.is_(None))
+    some = sa.or_(runs.c.splits.is_(None), runs.c.splits > 0)
+    wanted = (runs.c.planned.is_not(None), runs.c.computed.is_(None), runs.c.stop_requested.is_(None), some)
     query = _RUN.where(UNFINISHED, *wanted).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]
 
@@ -89,12 +90,14 @@ def runs_to_publish(tx: Tx) -> list[RunRow]:
 
 
 def runs_to_reconcile(tx: Tx, now: float) -> list[RunRow]:
-    """Runs that have or had instances, that are to end, and resumed ones, which may have nothing left to compute."""
+    """Runs that have or had instances, that are to end, and planned ones that may have nothing to compute: resumed
+    ones, and those that find nothing new.
+    """
     wanted = sa.or_(
         runs.c.placed.is_not(None),
         runs.c.stop_requested.is_not(None),
         runs.c.deadline <= now,
-        sa.and_(runs.c.number > 1, runs.c.planned.is_not(None)),
+        sa.and_(sa.or_(runs.c.number > 1, runs.c.splits == 0), runs.c.planned.is_not(None)),
     )
     query = _RUN.where(UNFINISHED, wanted).order_by(*_QUEUE)
     return [record(RunRow, row) for row in tx.execute(query)]

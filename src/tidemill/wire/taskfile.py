@@ -231,6 +231,21 @@ class CommandSection(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnlyNewSection(Section):
+    """Computes only what is new since an earlier run. `only_new: SINCE` is short for `only_new: {since: SINCE}`."""
+
+    since: Annotated[str, Length(1, 4096)]
+    """Folder with the results of an earlier run; on a server also a task's id, or a name: the last task of that name
+    that succeeded."""
+    output: Literal["delta", "merged"] = "delta"
+    """delta: results of new and changed objects alone. merged: those of unchanged objects, too, taken over."""
+
+    @classmethod
+    def short_forms(cls, data: object) -> object:
+        return {"since": data} if isinstance(data, str) else data
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskFile(Section):
     """A task, as asked for."""
 
@@ -257,6 +272,7 @@ class TaskFile(Section):
     """Names of stored secrets, put into the environment. Never their values."""
     input: InputSection
     output: OutputSection
+    only_new: OnlyNewSection | None = None
     format: FormatSection = FormatSection()
     resources: ResourcesSection = ResourcesSection()
     instances: Annotated[int, Range(1, 10_000)] = 1

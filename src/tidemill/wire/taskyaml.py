@@ -23,7 +23,7 @@ from tidemill.wire.taskfile import NAME_MAX, TaskFile, dump_task, parse_task
 
 FILE_BYTES_MAX = 1_000_000
 """A task file is written by people; a larger file is something else."""
-PATH_KEYS = ("input.path", "output.path", "model", "code")
+PATH_KEYS = ("input.path", "output.path", "only_new.since", "model", "code")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _make_absolute(data: dict[str, Any], key: str, base: Path, repository: bool)
     value = inner.get(last) if isinstance(inner, MutableMapping) else None
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(inner, MutableMapping) and isinstance(value, str):
-        if key == "model" and repository and not is_folder(value):
+        if key in ("model", "only_new.since") and repository and not is_folder(value):
             return
         path = resolve_path(value, base)
         inner[last] = path if above else path.rstrip("/") or path
