@@ -25,7 +25,7 @@ class TaskKeys(TypedDict, total=False):
     model: str | os.PathLike[str]
     code: str | os.PathLike[str]
     function: str
-    command: str | list[str]
+    command: str | list[str] | Mapping[str, Any]
     env: Mapping[str, str]
     input: str | os.PathLike[str] | Mapping[str, Any]
     output: str | os.PathLike[str] | Mapping[str, Any]

@@ -139,11 +139,19 @@ def test_json_is_one_object_on_standard_output(place: Place) -> None:
         "skipped",
         "output",
         "seconds",
+        "tuning",
     }
     assert (end["status"], end["reason"]) == ("SUCCEED", "finished")
     assert (end["inputs"], end["ok"], end["failed"], end["skipped"]) == (4, 3, 0, 1)
     assert end["output"] == f"{place.folder}/out/"
     assert set(end["seconds"]) == {"queue", "environment", "start", "load", "predict", "publish", "total"}
+
+
+def test_a_place_that_is_not_there_is_named(place: Place) -> None:
+    for arguments, field in ((("receipt", "verify", "out"), "FOLDER"), (("diff", "in", "out"), "AFTER")):
+        done = place.tidemill(*arguments)
+        assert done.returncode == 2
+        assert f"refused: {field}: there is no folder or file 'out' here" in " ".join(done.stderr.split())
 
 
 def test_quiet_says_nothing_on_the_side(place: Place) -> None:

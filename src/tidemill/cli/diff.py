@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tidemill.cli.commands import Call
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, counted
-from tidemill.cli.task_app import task_id
+from tidemill.cli.task_app import task_of
 
 if TYPE_CHECKING:
     from tidemill.comparing.report import Example, Report
@@ -43,8 +42,8 @@ def diff(
     from tidemill.comparing.diff import diff as compare  # reads storage itself; not needed by other commands
 
     report = compare(
-        _place(call, before),
-        _place(call, after),
+        _place(call, before, "BEFORE"),
+        _place(call, after, "AFTER"),
         on=tuple(on or ()),
         tolerance=tolerance,
         examples=examples,
@@ -55,12 +54,10 @@ def diff(
     return EXIT_OK if report.equal else EXIT_FAILED
 
 
-def _place(call: Call, named: str) -> str:
+def _place(call: Call, named: str, field: str) -> str:
     """A folder or file as it is; the output folder of a task."""
-    if "/" in named or Path(named).exists():
-        return named
-    output: str = call.client.tasks.get(task_id(call, named)).output
-    return output
+    task = task_of(call, named, field)
+    return named if task is None else str(call.client.tasks.get(task).output)
 
 
 def _show(call: Call, report: Report) -> None:

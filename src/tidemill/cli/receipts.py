@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tidemill.cli.commands import Call, HelpfulGroup, command
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, counted
-from tidemill.cli.task_app import task_id
+from tidemill.cli.task_app import task_of
 from tidemill.wire.quantities import format_bytes
 
 app = typer.Typer(
@@ -42,8 +41,8 @@ def verify(
     from tidemill.local.verifying import verify as verify_folder  # reads storage itself: no server is needed
 
     folder = target
-    if "/" not in target and not Path(target).exists():
-        folder = call.client.tasks.get(task_id(call, target)).output
+    if task := task_of(call, target, "FOLDER"):
+        folder = call.client.tasks.get(task).output
         key = key or call.client.server().receipt_key
     found = verify_folder(folder, key=key, check_input=not no_input, settings=call.loaded.settings)
     differences = [{"name": each.name, "what": each.what} for each in found.differences]

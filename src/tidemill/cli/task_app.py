@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tidemill.cli.commands import Call, HelpfulGroup
-from tidemill.domain.errors import NotFound
+from tidemill.domain.errors import NotFound, ServerUnreachable
 
 app = typer.Typer(
     cls=HelpfulGroup,
@@ -28,3 +29,26 @@ def task_id(call: Call, task: str) -> str:
         raise NotFound(f"no task is called {task!r}.", field="TASK", remedy="See `tidemill task list`.")
     found: str = page.items[0].id
     return found
+
+
+def task_of(call: Call, named: str, field: str) -> str | None:
+    """The id of the task that an argument `field` names; None where it names a folder or a file of storage.
+
+    What is here, and what has a slash, is a place; anything else may be a task's id or name. Raises NotFound, naming
+    both, if it is neither.
+    """
+    if "/" in named or Path(named).exists():
+        return None
+    try:
+        return task_id(call, named)
+    except NotFound:
+        whose = "no task of this name"
+    except ServerUnreachable:
+        if named.startswith("batch-"):
+            raise
+        whose = "no server to ask for a task of this name"
+    raise NotFound(
+        f"there is no folder or file {named!r} here, and {whose}.",
+        field=field,
+        remedy="Give the output folder of a task, as a path or a cos:// address, or a task's id or name.",
+    )
