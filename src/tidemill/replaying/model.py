@@ -93,8 +93,13 @@ def _of_task(named: str | None, what: str, remedy: str) -> Path | None:
         return None
     if _is_there(named):
         return Path(named)
-    where = "is not on this machine" if is_folder(named) else "is kept by a server"
-    raise NotFound(f"the task's {what} {named!r} {where}.", field=what, remedy=f"Give it: {remedy}.")
+    if is_folder(named):
+        raise NotFound(f"the task's {what} {named!r} is not on this machine.", field=what, remedy=f"Give it: {remedy}.")
+    raise NotFound(
+        f"the task's {what} {named!r} is kept by a server, which does not hand it out.",
+        field=what,
+        remedy=f"Give the folder that it was made from: {remedy}. It is compared with what the task ran.",
+    )
 
 
 def _is_there(named: str | None) -> bool:
