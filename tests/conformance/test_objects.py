@@ -277,6 +277,30 @@ def test_compose_of_one_whole_object(store: Store, size: int) -> None:
     assert store.objects.read(target) == data
 
 
+def test_copy(store: Store) -> None:
+    source, target, staging = (store.folder.child(name) for name in ("from/a", "to/a", "_tidemill/t/tmp"))
+    data = b"one\n" * 100
+    store.objects.put(source, data)
+    known = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "staging": staging}
+    for _ in range(2):  # again, as after a lost answer
+        store.objects.copy(source, target, **known)
+        assert store.objects.read(target) == data
+    store.objects.delete([source])
+    assert store.objects.read(target) == data
+    with pytest.raises(PartDamaged, match="not there"):
+        store.objects.copy(source, target, **known)
+    store.objects.put(source, data + b"more")
+    with pytest.raises(PartDamaged, match="404 bytes, not 400"):
+        store.objects.copy(source, target, **known)
+    store.objects.put(source, data)
+    store.objects.put(target, b"another's")
+    with pytest.raises(Conflict):
+        store.objects.copy(source, target, **known)
+    store.objects.copy(source, target, **known, replace=True)
+    assert store.objects.read(target) == data
+    assert [each.name for each in store.objects.list(store.folder)] == ["from/a", "to/a"]
+
+
 @pytest.mark.parametrize("size", [1000, 9_000_000])
 def test_compose_of_damaged_parts(store: Store, size: int) -> None:
     data = b"x" * size

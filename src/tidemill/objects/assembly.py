@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace as changed
 
 from tidemill.domain.errors import NotFound, PartDamaged
-from tidemill.ports.objects import Composed, Piece
+from tidemill.domain.location import Location
+from tidemill.ports.objects import Composed, ObjectInfo, Piece
 
 Stream = Callable[[Piece], Iterator[bytes]]
 
@@ -17,6 +18,15 @@ def read_stop(piece: Piece) -> int | None:
     if piece.stop is None or piece.checked_stop is None:
         return piece.stop
     return max(piece.stop, piece.checked_stop)
+
+
+def check_size(found: ObjectInfo | None, source: Location, size: int) -> ObjectInfo:
+    """What is there. Raises PartDamaged if it is not there, or not of the size that it is known to have."""
+    if found is None:
+        raise PartDamaged(f"{source} is not there.")
+    if found.size != size:
+        raise PartDamaged(f"{source} has {found.size} bytes, not {size}.")
+    return found
 
 
 class Assembly:

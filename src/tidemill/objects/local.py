@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from tidemill.domain.errors import Conflict, InvalidValue, StorageDenied
 from tidemill.domain.location import Location
-from tidemill.objects.assembly import Assembly
+from tidemill.objects.assembly import Assembly, check_size
 from tidemill.objects.files import (
     Temporary,
     in_folder,
@@ -108,8 +108,10 @@ class LocalObjects(Objects):
             if not replace and os.path.lexists(path):
                 return self._same(target, assembly.run())
             whole = self._whole_file(pieces)
-            if whole is not None and self._linked(whole, path, assembly, replace=replace):
-                return assembly.made
+            if whole is not None:
+                assembly.run()
+                if self._linked(whole, path, replace=replace):
+                    return assembly.made
             if whole is not None:  # it could not be linked, or the target has come to be meanwhile
                 assembly = Assembly(pieces, self._stream_piece)
             with self._temporary(path, self._to_write(staging)) as temporary:
@@ -123,6 +125,18 @@ class LocalObjects(Objects):
                 except FileExistsError:
                     return self._same(target, assembly.made)
         return assembly.made
+
+    def copy(
+        self, source: Location, target: Location, *, size: int, sha256: str, staging: Location, replace: bool = False
+    ) -> None:
+        check_size(self.head(source), source, size)
+        origin, path = self._to_read(source), self._to_write(target)
+        with our_words(target):
+            if os.path.lexists(path) and os.path.samefile(origin, path):
+                return
+            if not os.path.islink(origin) and self._linked(origin, path, replace=replace):
+                return
+        self.compose(target, [Piece(source, 0, size, sha256)], staging=staging, replace=replace)
 
     def delete(self, locations: Iterable[Location]) -> None:
         for location in locations:
@@ -221,12 +235,11 @@ class LocalObjects(Objects):
         path = self._to_read(pieces[0].location)
         return None if os.path.islink(path) else path
 
-    def _linked(self, source: str, path: str, assembly: Assembly, *, replace: bool) -> bool:
-        """Whether the file has got a second name, after its bytes were found to be right.
+    def _linked(self, source: str, path: str, *, replace: bool) -> bool:
+        """Whether the file, the bytes of which are known to be right, has got a second name.
 
         Nothing is ever written in place, so that deleting the first name leaves the second as it is.
         """
-        assembly.run()
 
         def link(name: str) -> None:
             in_folder(os.path.dirname(name), lambda: os.link(source, name, follow_symlinks=False))

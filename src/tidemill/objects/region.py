@@ -98,6 +98,15 @@ class RegionObjects(Objects):
                 raise InvalidValue(f"{other} and {target} are not in the same store.")
         return store.compose(target, pieces, staging=staging, replace=replace)
 
+    def copy(
+        self, source: Location, target: Location, *, size: int, sha256: str, staging: Location, replace: bool = False
+    ) -> None:
+        store = self._at(target)
+        for other in (source, staging):
+            if self._at(other) is not store:
+                raise InvalidValue(f"{other} and {target} are not in the same store.")
+        store.copy(source, target, size=size, sha256=sha256, staging=staging, replace=replace)
+
     def delete(self, locations: Iterable[Location]) -> None:
         by_store: dict[int, tuple[Objects, list[Location]]] = {}
         for location in locations:

@@ -23,7 +23,7 @@ from obstore.store import S3Store
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged, StorageUnavailable, Temporary
 from tidemill.domain.location import Location
 from tidemill.objects.ahead import Ahead
-from tidemill.objects.assembly import Assembly
+from tidemill.objects.assembly import Assembly, check_size
 from tidemill.objects.vendor import our_words, status_of
 from tidemill.ports.objects import Composed, ObjectInfo, Objects, Piece
 from tidemill_runtime.contract import Access
@@ -145,6 +145,21 @@ class S3Objects(Objects):
                 with suppress(Temporary):
                     self.delete([staging])
         return assembly.made
+
+    def copy(
+        self, source: Location, target: Location, *, size: int, sha256: str, staging: Location, replace: bool = False
+    ) -> None:
+        found = check_size(self.head(source), source, size)
+        if size <= COPY_BYTES_MAX:
+            with our_words(target):
+                try:
+                    obstore.copy(self._store, self._key(source), self._key(target), overwrite=replace)
+                    return
+                except AlreadyExistsError:
+                    there = self.head(target)
+                    if there is not None and (there.size, there.etag) == (found.size, found.etag):
+                        return
+        self.compose(target, [Piece(source, 0, size, sha256)], staging=staging, replace=replace)
 
     def delete(self, locations: Iterable[Location]) -> None:
         waiting = iter(locations)

@@ -48,7 +48,6 @@ def find_earlier(objects: Objects, task: TaskFile, folder: Location, output: Loc
             remedy="Give results that have it, or compute all.",
         )
     if merged:
-        raise InvalidValue("results cannot be merged yet.", field="only_new.output", remedy="Use output: delta.")
         _check_mergeable(receipt, task, folder, output, formats)
     return earlier
 

@@ -86,6 +86,14 @@ class Objects(Protocol):
         `replace`, raises Conflict. A piece that is missing, short or not of its digest raises PartDamaged.
         """
 
+    def copy(
+        self, source: Location, target: Location, *, size: int, sha256: str, staging: Location, replace: bool = False
+    ) -> None:
+        """Makes the object at `target` what is at `source` in the same store, if possible without reading it: locally
+        the file gets a second name, S3 copies by itself. size, sha256: what the source is known to be; the size is
+        looked at. staging, replace, Conflict and PartDamaged as for `compose`.
+        """
+
     def delete(self, locations: Iterable[Location]) -> None:
         """Those that are there. Missing ones are no error."""
 

@@ -19,10 +19,11 @@ from tidemill.domain import layout
 from tidemill.domain.errors import Conflict, InvalidValue, OutputTaken, PartDamaged
 from tidemill.domain.ids import TaskId
 from tidemill.domain.location import Location
-from tidemill.domain.plan import Plan
+from tidemill.domain.plan import Plan, Since
 from tidemill.domain.receipt import Receipt, ResultsAccount, canonical, check_counts
 from tidemill.ports.journal import Journal, PublishedUnit
 from tidemill.ports.objects import Composed, Objects, Piece
+from tidemill.publishing.merging import Merging
 from tidemill.publishing.units import Setting, Unit, composed, staging_for
 from tidemill_runtime.contract import Counts, ResultFormat
 
@@ -107,11 +108,15 @@ class Publisher:
         if done is not None:
             return done
         totals, with_errors = self._totals()
-        errors = self._assemble(layout.ERRORS, [layout.unit_errors(self._task, unit) for unit in with_errors])
-        reach("finish.errors")
+        error_lists = [layout.unit_errors(self._task, unit) for unit in with_errors]
         manifest_name = f"{layout.task_folder(self._task)}manifest.jsonl"
-        units = [layout.unit_manifest(self._task, unit) for unit in range(self._plan.units)]
-        manifest = self._assemble(manifest_name, units)
+        lists = [layout.unit_manifest(self._task, unit) for unit in range(self._plan.units)]
+        if self._plan.since is not None and self._plan.since.earlier.merged:
+            totals = self._merge(self._plan.since, totals, lists, error_lists)
+            lists, error_lists = [self._merged("results")], [self._merged("errors")]
+        errors = self._assemble(layout.ERRORS, error_lists)
+        reach("finish.errors")
+        manifest = self._assemble(manifest_name, lists)
         account = ResultsAccount(str(self._output), totals.results, totals.size, manifest.sha256, errors.sha256)
         whole, since = self._plan.input, self._plan.since
         self._compose(layout.INPUTS, [Piece(whole.listing, sha256=whole.listing_sha256)])
@@ -156,6 +161,20 @@ class Publisher:
         if committed != counts:
             raise PartDamaged(f"{committed} was committed, but {counts} is published.")
         return PublishedUnit(-1, results, size, counts), with_errors
+
+    def _merge(self, since: Since, totals: PublishedUnit, lists: list[str], error_lists: list[str]) -> PublishedUnit:
+        """Takes over the results of what has not changed, and writes the lists of all; the totals of all."""
+        merging = Merging(self._setting, since)
+        places = ([self._output.child(name) for name in names] for names in (lists, error_lists))
+        results, errors = places
+        self._objects.put(self._output.child(self._merged("results")), merging.manifest(results))
+        self._objects.put(self._output.child(self._merged("errors")), merging.errors(errors))
+        return PublishedUnit(
+            -1, totals.results + merging.results, totals.size + merging.size, totals.counts + merging.counts
+        )
+
+    def _merged(self, what: str) -> str:
+        return f"{layout.task_folder(self._task)}merged-{what}.jsonl"
 
     def _assemble(self, name: str, sources: list[str]) -> Composed:
         return self._compose(name, [Piece(self._output.child(source)) for source in sources])
