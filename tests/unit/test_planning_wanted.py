@@ -63,7 +63,7 @@ def test_a_column_that_is_not_there(world: World) -> None:
         ("a.jsonl", lines([{**GOOD, "age": "old"}] * 2), "wants a number in the column 'age'"),
         ("a.jsonl", lines([{**GOOD, "months": 1.5}] * 2), "wants a whole number in the column 'months'"),
         ("a.jsonl", lines([{**GOOD, "plan": 1}] * 2), "wants a text in the column 'plan'"),
-        ("a.jsonl.gz", gzip.compress(lines([{**GOOD, "age": "old"}] * 2).encode()), "'age'", mtime=0),
+        ("a.jsonl.gz", gzip.compress(lines([{**GOOD, "age": "old"}] * 2).encode(), mtime=0), "'age'"),
         ("a.csv", "age,months\nold,1\n", "wants a number in the column 'age'"),
         ("a.csv", "months\n1\n", "the column 'age'"),
     ],
