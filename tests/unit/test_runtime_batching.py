@@ -191,3 +191,27 @@ def test_the_agents_bound_holds_while_it_holds() -> None:
     for _ in range(20):
         sizer.took(sizer.size, 0.000001)
     assert sizer.size == 8
+    assert not sizer.measured
+
+
+def test_a_bound_that_is_lifted_leaves_nothing_behind() -> None:
+    sizer = BatchSizer(hint=512)
+    sizer.permit(4)
+    for _ in range(20):
+        sizer.took(sizer.size, 0.000001)
+    assert sizer.size == 4
+    sizer.permit(None)
+    for _ in range(20):
+        sizer.took(sizer.size, 0.000001)
+    assert sizer.size == 512
+    assert sizer.measured
+
+
+def test_a_pinned_size_is_back_when_the_bound_is_lifted() -> None:
+    sizer = BatchSizer(pinned=100)
+    sizer.permit(4)
+    assert sizer.size == 4
+    sizer.permit(60)
+    assert sizer.size == 60
+    sizer.permit(None)
+    assert sizer.size == 100

@@ -65,6 +65,7 @@ class BatchSizer:
         self._weighed = False
         self.why = "pinned" if pinned else "being measured"
         self._adapts = pinned is None
+        self._pinned = pinned
         self._changed = changed
         self._state = _FIRST
         self._aim = min(hint, LARGEST) if hint and not pinned else 0
@@ -82,8 +83,10 @@ class BatchSizer:
 
     @property
     def measured(self) -> bool:
-        """Whether the size is worth being remembered: it was not the end of what is read at a time that made it."""
-        return self._cut < _CUT_SHORT
+        """Whether the size is worth being remembered: neither the end of what is read at a time nor the agent's bound,
+        which may be for a single record, has made it.
+        """
+        return self._cut < _CUT_SHORT and not self._held_small
 
     @property
     def shown(self) -> int:
@@ -97,8 +100,18 @@ class BatchSizer:
 
     def permit(self, most: Optional[int]) -> None:
         """The agent's bound: more records at once killed a worker; None for no bound."""
+        lifted = self._held_small and (most is None or most > (self._permitted or 0))
         self._permitted = most
+        if lifted and self._pinned:
+            self.size = min(self._pinned, *self._bounds())
+        elif lifted and self._state == _SETTLED:
+            self._state = _GROWING
         self._keep_within()
+
+    @property
+    def _held_small(self) -> bool:
+        """Whether it is the agent's bound that keeps mini-batches from being larger."""
+        return self._permitted is not None and 2 * self.size > self._permitted
 
     def took(self, count: int, seconds: float, weight: Optional[int] = None) -> None:
         """A call with `count` records took this long. weight: their size, where that is what their time hangs on."""

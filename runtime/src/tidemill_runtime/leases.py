@@ -14,8 +14,7 @@ class HeldLease:
     """One lease. values: as the coordinator gave it. ticket: new with each hand-over to a worker, which repeats it in
     its answers.
 
-    awaiting: a commit of part of it is on its way, and the lease of the rest has not come yet. most_before: the bound
-    on mini-batches before a worker died for its memory in it, 0 for none; -1 while none did.
+    awaiting: a commit of part of it is on its way, and the lease of the rest has not come yet.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -25,7 +24,6 @@ class HeldLease:
         self.suspects: list[Suspect] = []
         self.condemned: list[Condemned] = []
         self.deaths = 0
-        self.most_before = -1
 
     @property
     def split(self) -> int:

@@ -147,7 +147,8 @@ class Crew:
     def tuning(self) -> dict[str, Any]:
         """The choices and their reasons, for people; under "keep" what the next run may start with."""
         sizes = [worker.board.totals().batch for worker in self._pool.workers]
-        keep = {"batch_size": self.size} if self._measured_size and not self._pinned_size else {}
+        known = [size for size in (self.size if self._measured_size else None, self._watch.most) if size]
+        keep = {"batch_size": min(known)} if known and not self._pinned_size else {}
         return {
             "processes": self._watch.processes,
             "processes_why": self._watch.why or self._why,

@@ -22,9 +22,7 @@ DEATHS_UNEXPLAINED = 3
 
 
 class Watch:
-    """processes: how many workers there are to be (fewer once memory was short); most: the largest permitted
-    mini-batch.
-    """
+    """processes: how many workers there are to be (fewer once memory was short)."""
 
     def __init__(self, pool: Pool, book: LeaseBook, memory_limit_bytes: int) -> None:
         self._pool = pool
@@ -34,9 +32,16 @@ class Watch:
         self._look_at = 0.0
         self._deaths_without_work = 0
         self.processes = 1
-        self.most: Optional[int] = None
+        self._most: dict[int, int] = {}
         self.memory_bytes = 0
         self.why = ""
+
+    @property
+    def most(self) -> Optional[int]:
+        """The largest mini-batch that is permitted: each split in which a worker was killed for its memory bounds it,
+        until it turns out to have been a single record.
+        """
+        return min(self._most.values(), default=None)
 
     def expect(self, processes: int) -> None:
         """So many workers there are to be from now on."""
@@ -123,14 +128,12 @@ class Watch:
         suspect = lease.suspect(window, fault)
         if fault == "out_of_memory" and window.size > 1 and certain:
             call = min(window.size, worker.board.totals().batch or window.size)  # a window may be several calls
-            if lease.most_before < 0:
-                lease.most_before = self.most or 0
-            self.most = max(1, call // 2)
+            self._most[lease.split] = max(1, call // 2)
         if window.size == 1 and certain and suspect.deaths >= _deaths_needed(fault):
             lease.condemn(suspect, _message(how))
             if fault == "out_of_memory":  # it was this record, neither the number of workers nor of records
                 self.processes = self._wanted
-                self.most = max(lease.most_before, 0) or None
+                self._most.pop(lease.split, None)
 
 
 def _tell(worker: Worker, phase: int, lease: Optional[HeldLease], how: str) -> None:
