@@ -87,9 +87,13 @@ def check_task(
         if objects.is_folder(source) or source.is_folder:
             source = source.as_folder()
     _check_apart(objects, source, target)
+    earlier = _locate(task.only_new.since, SINCE, base, local_paths).as_folder() if task.only_new else None
+    if earlier is not None:
+        with naming(SINCE):
+            _check_beside(objects, earlier, target)
     with naming("input.path"):
         first = first_inputs(objects, source, task.input.include, task.input.exclude)
-        samples = _samples(objects, source, first)
+        samples = samples_of(objects, source, first)
     formats = resolve(task.format, samples)
     if formats.cut is Cut.RANGES and formats.input.type == "csv":
         with naming("input.path"):
@@ -103,11 +107,9 @@ def check_task(
         objects.check_writable(target)
         check_output(objects, target, if_exists=task.output.if_exists, task=owner)
     since = None
-    if task.only_new is not None:
-        folder = _locate(task.only_new.since, SINCE, base, local_paths).as_folder()
+    if earlier is not None:
         with naming(SINCE):
-            _check_beside(objects, folder, target)
-            since = find_earlier(objects, task, folder, target, formats)
+            since = find_earlier(objects, task, earlier, target, formats)
     return Checked(source, target, formats, tuple(task.input.include), tuple(task.input.exclude), since)
 
 
@@ -213,7 +215,8 @@ def _place(objects: Objects, location: Location) -> Location:
     return Location("file", None, f"{path.rstrip('/')}/" if location.is_folder else path)
 
 
-def _samples(objects: Objects, source: Location, first: list[ObjectInfo]) -> list[Sample]:
+def samples_of(objects: Objects, source: Location, first: list[ObjectInfo]) -> list[Sample]:
+    """What formats are resolved by: names of the first inputs, and the beginnings of a few of them."""
     folder = folder_of(source)
     with_bytes = list(islice((each for each in first if each.size), _READ_OBJECTS))
     samples = []
