@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 from tests.integration.local_world import World
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.replaying.replay import Asked, Replayed, Verdict, replay
+from tidemill.replaying.task import AskedFor
+from tidemill.wire.taskfile import parse_task
 
 DIVIDES = """
     class Model:
@@ -263,7 +266,8 @@ def test_variables_have_no_values_in_the_receipt(world: World, again: Again, mon
     assert lost.verdict is Verdict.FAILS_NOW
     assert "without the variables FACTOR" in lost.notes[0]
     assert again("1", env={"FACTOR": "hunter2"}).verdict is Verdict.SAME
-    assert again("1", known_env={"FACTOR": "hunter2"}).verdict is Verdict.SAME
+    told = AskedFor("t", parse_task(world.task(env={"FACTOR": "hunter2"})))
+    assert again("1", task=told).verdict is Verdict.SAME
     monkeypatch.setenv("FACTOR", "hunter2")
     assert again("1").verdict is Verdict.SAME
 
@@ -271,6 +275,29 @@ def test_variables_have_no_values_in_the_receipt(world: World, again: Again, mon
 def test_a_folder_without_results(world: World, again: Again) -> None:
     with pytest.raises(NotFound, match=r"no receipt\.json"):
         again("1")
+
+
+def test_a_task_that_failed_is_replayed_by_what_was_asked_for(world: World, again: Again) -> None:
+    world.model(DIVIDES).numbers("in/a.jsonl", [1, 0]).numbers("in/b.jsonl", [4]).numbers("in/c.txt", [0])
+    asked = {"input": {"path": f"{world.root}/in/", "include": ["*.jsonl"]}}
+    assert not world.run(tolerance=0, **asked).succeeded
+    failed = {"object": "a.jsonl", "line": 2, "fault": "model_error"}
+    task = AskedFor("t", parse_task(world.task(**asked)), errors=lambda: [failed])
+    assert again("b.jsonl:1", task=task).verdict is Verdict.NOT_COMPARED
+    found = again(error=1, task=task)
+    assert found.failure is not None
+    assert (found.place, found.failure["type"], found.good) == ("a.jsonl:2", "ZeroDivisionError", False)
+    assert again("a.jsonl:2", task=replace(task, errors=tuple)).verdict is Verdict.FAILS
+    with pytest.raises(NotFound, match="read no object"):
+        again("c.txt:1", task=task)
+    world.file("task.json", json.dumps(world.task(**asked)))
+    done = subprocess.run(
+        [sys.executable, "-m", "tidemill", "replay", str(world.root / "task.json"), "b.jsonl:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "has not succeeded" in done.stderr) == (0, True)
 
 
 def _command(world: World, *arguments: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,14 @@ import typer
 
 from tidemill.cli.commands import Call
 from tidemill.cli.output import EXIT_FAILED, EXIT_OK, printable
-from tidemill.cli.task_app import task_id
+from tidemill.cli.task_app import task_of
 from tidemill.domain.errors import InvalidValue
 from tidemill.wire.quantities import format_bytes
+from tidemill.wire.taskyaml import read_task
 
 if TYPE_CHECKING:
     from tidemill.replaying.replay import Replayed
+    from tidemill.replaying.task import AskedFor
 
 _SHOWN_MAX = 2000
 _SAID = {
@@ -25,13 +28,14 @@ _SAID = {
     "recovered": "It failed in the task, and has a prediction now.",
     "fails_the_same": "It FAILS as it did in the task.",
     "fails_otherwise": "It FAILS, in another way than in the task.",
+    "fails": "It FAILS.",
     "fails_now": "It FAILS, and had a prediction in the task.",
 }
 
 
 def replay(
     call: Call,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Output folder, or a task's id or name.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Output folder, task file, or a task's id or name.")],
     record: Annotated[
         str | None,
         typer.Argument(metavar="RECORD", help="OBJECT:LINE, LINE where there is one object, OBJECT for a whole file."),
@@ -54,12 +58,13 @@ def replay(
         typer.Option("--tolerance", metavar="NUMBER", help="Numbers no further apart are the same. Default: 1e-6."),
     ] = None,
 ) -> int:
-    r"""Run one record of a finished task again, alone and on this machine.
+    r"""Run one record of a task again, alone and on this machine.
 
     \b
     tidemill replay ./out/ reviews.jsonl:3
     tidemill replay ./out/ --error 1 --pdb      stop where the first failed record fails
     tidemill replay ./out/ --error 1 --with ./fixed/
+    tidemill replay task.yaml reviews.jsonl:3   also of a task that has no results
     tidemill replay batch-… scan-17.png --model ./churn/
 
     Same model, code, environment and reader as in the task; the prediction is compared with the stored one.
@@ -70,10 +75,7 @@ def replay(
 
     if pdb:
         check_debug(json=call.out.json)
-    folder, known = task, dict[str, str]()
-    if "/" not in task and not Path(task).exists():
-        view = call.client.tasks.get(task_id(call, task))
-        folder, known = view.output, dict(view.spec.env)
+    folder, asked_for = _task(call, task)
     replayed = run_again(
         Asked(
             folder,
@@ -82,7 +84,7 @@ def replay(
             model=model,
             code=with_,
             env=dict(map(_pair, env or ())),
-            known_env=known,
+            task=asked_for,
             tolerance=TOLERANCE if tolerance is None else tolerance,
             debug=pdb,
         ),
@@ -92,6 +94,24 @@ def replay(
     call.out.document(replayed.to_json())
     _show(call, replayed)
     return EXIT_OK if replayed.good else EXIT_FAILED
+
+
+def _task(call: Call, named: str) -> tuple[str, AskedFor | None]:
+    """The output folder of a task, and what it was asked to do, where that is known without the folder."""
+    from tidemill.replaying.task import AskedFor  # as above
+
+    if Path(named).is_file():
+        spec = read_task(named, repository=False)
+        return spec.output.path, AskedFor(spec.name, spec)
+    found = task_of(call, named, "TASK")
+    if found is None:
+        return named, None
+    view = call.client.tasks.get(found)
+
+    def errors() -> Iterator[dict[str, Any]]:
+        return (error.model_dump() for error in call.client.tasks.errors(found))
+
+    return view.output, AskedFor(view.id, view.spec, view.model_digest, view.code_digest, errors)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.domain.references import is_folder
 from tidemill.local.models import digest_of
-from tidemill.replaying.task import FinishedTask
+from tidemill.replaying.task import Task
 from tidemill_runtime.models.inspect import ENTRY
 from tidemill_runtime.models.kinds import PackageError, inspect_package
 
@@ -28,7 +28,7 @@ class UsedModel:
 
 
 def find_model(
-    task: FinishedTask, *, model: str | None, code: str | None, given: Mapping[str, str], known: Mapping[str, str]
+    task: Task, *, model: str | None, code: str | None, given: Mapping[str, str], known: Mapping[str, str]
 ) -> UsedModel:
     """model: `--model`. code: `--with`, which takes the place of the task's code folder. given: `--env`. known: values
     of the task's variables from elsewhere.
@@ -73,7 +73,7 @@ def _code_in(folder: Path) -> Path:
     return inner if (inner / ENTRY).is_file() and not (folder / ENTRY).is_file() else folder
 
 
-def _check_is_called(task: FinishedTask, model: Path | None, code: Path) -> None:
+def _check_is_called(task: Task, model: Path | None, code: Path) -> None:
     """Raises InvalidValue where the code is not what would be called: then the model alone would be tried."""
     command = task.spec.command.contract() if task.spec.command is not None else None
     try:
@@ -120,9 +120,7 @@ def _compared(folder: Path, sha256: str | None, what: str, *, said: bool) -> lis
     return [f"{folder} is not the {what} that the task ran"]
 
 
-def _variables(
-    task: FinishedTask, given: Mapping[str, str], known: Mapping[str, str], notes: list[str]
-) -> dict[str, str]:
+def _variables(task: Task, given: Mapping[str, str], known: Mapping[str, str], notes: list[str]) -> dict[str, str]:
     """Values of the task's variables and secrets: of those that were given, else from the server, else our own."""
     names = [*task.spec.env, *task.spec.secrets]
     found = dict(given)

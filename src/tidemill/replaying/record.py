@@ -12,7 +12,7 @@ from typing import Any
 from tidemill.domain import layout
 from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.domain.splits import ListedObject
-from tidemill.replaying.task import FinishedTask
+from tidemill.replaying.task import Task
 
 _FAILED = re.compile(r"errors?\[(\d+)\]")
 _PLACED = re.compile(r"(.+?)(?::| line | row )([\d,]+)")
@@ -36,19 +36,18 @@ class Wanted:
         return self.listed.name if self.number is None else f"{self.listed.name}:{self.number}"
 
 
-def find_record(task: FinishedTask, text: str | None, error: int | None) -> Wanted:
+def find_record(task: Task, text: str | None, error: int | None) -> Wanted:
     """text: `OBJECT:LINE`, `LINE`, `OBJECT` or `errors[N]`. error: N. Raises InvalidValue or NotFound."""
     if (text is None) == (error is None):
-        raise InvalidValue(
-            "one record is replayed: give it once.", field=_FIELD, remedy="Write OBJECT:LINE, or --error N."
-        )
+        what = "is required" if text is None else "is given, and --error too: one record is replayed"
+        raise InvalidValue(f"{what}.", field=_FIELD, remedy="Write OBJECT:LINE, or --error 1 for the first that failed.")
     failed = _FAILED.fullmatch(text) if text is not None else None
     if failed is not None or text is None:
         return _failed(task, int(failed[1]) if failed is not None else error or 0)
     return _placed(task, text)
 
 
-def _failed(task: FinishedTask, number: int) -> Wanted:
+def _failed(task: Task, number: int) -> Wanted:
     if number < 1:
         raise InvalidValue("failed records are counted from 1.", field="--error", remedy="Write --error 1.")
     count = 0
@@ -67,7 +66,7 @@ def _failed(task: FinishedTask, number: int) -> Wanted:
     raise NotFound(f"there is no failed record {number:,}: {have}.", field=_FIELD, remedy="Give its place instead.")
 
 
-def _placed(task: FinishedTask, text: str) -> Wanted:
+def _placed(task: Task, text: str) -> Wanted:
     if task.input_format.type == "file":
         listed = _object(task, text)
         return Wanted(listed, None, _stored(task, listed.name, None))
@@ -77,7 +76,7 @@ def _placed(task: FinishedTask, text: str) -> Wanted:
     return Wanted(_object(task, name), number, _stored(task, name, number))
 
 
-def _read(task: FinishedTask, text: str) -> tuple[str, int]:
+def _read(task: Task, text: str) -> tuple[str, int]:
     """Name and number; the name is that of the only object where none is given."""
     if text.replace(",", "").isdecimal():
         first = [listed.name for listed in itertools.islice(task.listing(), 2)]
@@ -98,7 +97,7 @@ def _read(task: FinishedTask, text: str) -> tuple[str, int]:
     return placed[1], int(placed[2].replace(",", ""))
 
 
-def _object(task: FinishedTask, name: str) -> ListedObject:
+def _object(task: Task, name: str) -> ListedObject:
     some: list[str] = []
     for listed in task.listing():
         if listed.name == name:
@@ -112,7 +111,7 @@ def _object(task: FinishedTask, name: str) -> ListedObject:
     )
 
 
-def _stored(task: FinishedTask, name: str, number: int | None) -> dict[str, Any] | None:
+def _stored(task: Task, name: str, number: int | None) -> dict[str, Any] | None:
     for stored in task.errors():
         if stored["object"] == name and number in (stored.get("line"), stored.get("row")):
             return stored

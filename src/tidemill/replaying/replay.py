@@ -20,7 +20,7 @@ from tidemill.replaying.child import ReplayChildren
 from tidemill.replaying.model import UsedModel, find_model
 from tidemill.replaying.record import Wanted, find_record
 from tidemill.replaying.stored import Stored, apart, find_stored, same_failure
-from tidemill.replaying.task import FinishedTask, read_finished
+from tidemill.replaying.task import AskedFor, Task, has_receipt, read_finished, read_unfinished
 from tidemill.settings import Settings
 from tidemill_runtime.contract import CONTRACT_VERSION, Channel, InputObject, Manifest, Pins
 
@@ -40,6 +40,7 @@ class Verdict(StrEnum):
     FAILS_THE_SAME = "fails_the_same"
     FAILS_OTHERWISE = "fails_otherwise"
     FAILS_NOW = "fails_now"  # it had a prediction
+    FAILS = "fails"  # and what it did in the task is not known
 
 
 GOOD = (Verdict.SAME, Verdict.RECOVERED, Verdict.NOT_COMPARED)
@@ -47,8 +48,9 @@ GOOD = (Verdict.SAME, Verdict.RECOVERED, Verdict.NOT_COMPARED)
 
 @dataclass(frozen=True)
 class Asked:
-    """A replay as asked for. folder: of the task's output. record, error: one of the two. env: values of variables;
-    known_env: those that a server has of the task. debug: open pdb where the model raises.
+    """A replay as asked for. folder: of the task's output. record, error: one of the two. task: as it was asked for,
+    where the folder need not have a receipt. model, code: folders. env: values of variables, besides those that `task`
+    has. debug: open pdb where the model raises.
     """
 
     folder: str
@@ -57,7 +59,7 @@ class Asked:
     model: str | None = None
     code: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    known_env: Mapping[str, str] = field(default_factory=dict)
+    task: AskedFor | None = None
     tolerance: float = TOLERANCE
     debug: bool = False
 
@@ -112,9 +114,10 @@ def replay(asked: Asked, settings: Settings, tell: Callable[[str], None] = lambd
 
     Raises NotFound, InvalidValue and Conflict for what cannot be replayed, naming the argument.
     """
-    task = _open(asked.folder, settings)
+    task = _open(asked, settings)
     wanted = find_record(task, asked.record, asked.error)
-    used = find_model(task, model=asked.model, code=asked.code, given=asked.env, known=asked.known_env)
+    known = {name: value for name, value in asked.task.spec.env.items() if value} if asked.task is not None else {}
+    used = find_model(task, model=asked.model, code=asked.code, given=asked.env, known=known)
     listed, changed = _input_now(task, wanted)
     notes = used.notes
     if changed:
@@ -131,17 +134,19 @@ def replay(asked: Asked, settings: Settings, tell: Callable[[str], None] = lambd
     return _judged(task, wanted, answer, asked.tolerance, changed, notes)
 
 
-def _open(folder: str, settings: Settings) -> FinishedTask:
-    place = parse_location(folder, field="TASK", base=os.getcwd()).as_folder()  # noqa: PTH109 - a text is wanted
+def _open(asked: Asked, settings: Settings) -> Task:
+    place = parse_location(asked.folder, field="TASK", base=os.getcwd()).as_folder()  # noqa: PTH109 - a text is wanted
     buckets = settings.regions["local"].buckets if "local" in settings.regions else {}
     for region in settings.regions.values():
         if place.bucket in region.buckets:
             buckets = region.buckets
     objects = open_region(buckets, settings.data, local_paths=True, environment_buckets=True, retry_s=_RETRY_S)
+    if asked.task is not None and not has_receipt(objects, place):
+        return read_unfinished(objects, place, asked.task)
     return read_finished(objects, place)
 
 
-def _input_now(task: FinishedTask, wanted: Wanted) -> tuple[InputObject, bool]:
+def _input_now(task: Task, wanted: Wanted) -> tuple[InputObject, bool]:
     """The object as it is now, and whether that is another than the task read."""
     listed, place = wanted.listed, task.input.child(wanted.listed.name)
     now = task.objects.head(place)
@@ -151,7 +156,7 @@ def _input_now(task: FinishedTask, wanted: Wanted) -> tuple[InputObject, bool]:
     return found, (now.size, now.etag) != (listed.size, listed.etag)
 
 
-def _manifest(task: FinishedTask, used: UsedModel, root: str) -> dict[str, Any]:
+def _manifest(task: Task, used: UsedModel, root: str) -> dict[str, Any]:
     spec, machine = task.spec, machine_resources()
     scratch = str(Path(root) / "replay" / "scratch")
     manifest = Manifest(
@@ -197,7 +202,7 @@ def _plain(value: Any) -> Any:
 
 
 def _judged(
-    task: FinishedTask, wanted: Wanted, answer: dict[str, Any], tolerance: float, changed: bool, notes: list[str]
+    task: Task, wanted: Wanted, answer: dict[str, Any], tolerance: float, changed: bool, notes: list[str]
 ) -> Replayed:
     state = answer["state"]
     if state == "past_end":
@@ -218,7 +223,7 @@ def _judged(
         far = distance or 0.0
         verdict = _compared(stored, distance)
     elif wanted.stored is None:
-        verdict = Verdict.FAILS_NOW
+        verdict = Verdict.FAILS_NOW if task.finished else Verdict.FAILS
         stored = find_stored(task, wanted, answer.get("skipped", 0), None) if state == "failed" else None
     elif failure is None:
         verdict = Verdict.RECOVERED

@@ -15,7 +15,7 @@ from tidemill.domain.errors import NotFound
 from tidemill.domain.splits import Layout
 from tidemill.publishing.rows import predictions
 from tidemill.replaying.record import Wanted
-from tidemill.replaying.task import FinishedTask
+from tidemill.replaying.task import Task
 
 PREDICTION = "prediction"
 _KILLED = ("crash", "timeout", "out_of_memory")
@@ -31,11 +31,13 @@ class Stored:
     why: str = ""
 
 
-def find_stored(task: FinishedTask, wanted: Wanted, skipped: int, now: Any) -> Stored:
+def find_stored(task: Task, wanted: Wanted, skipped: int, now: Any) -> Stored:
     """The stored prediction of a record that did not fail. skipped: blank lines before it, which have no result. now:
     the prediction that it has now: columns of a table are read as what that has.
     """
     result = task.result_format
+    if not task.finished:
+        return Stored(False, why="the task has not succeeded, so that there is no result of it")
     try:
         if result.form == "named":
             return _by_name(task, wanted)
@@ -80,7 +82,7 @@ class _Here:
         return ""
 
 
-def _by_name(task: FinishedTask, wanted: Wanted) -> Stored:
+def _by_name(task: Task, wanted: Wanted) -> Stored:
     names = [json.loads(line)["name"] for line in itertools.islice(task.lines(layout.MARKER), 1, None)]
     for name in names:
         for row in predictions(task.objects, task.folder.child(name), task.result_format.type):
