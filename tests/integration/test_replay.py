@@ -252,6 +252,37 @@ def test_a_model_that_does_not_load(divided: World, again: Again) -> None:
     assert "no weights" in found.failure["message"]
 
 
+def test_a_command_that_reads_lines(world: World, again: Again) -> None:
+    world.file(
+        "code/half.py",
+        """
+import json, sys
+for line in sys.stdin:
+    print(10 // json.loads(line)["x"], flush=True)
+""",
+    )
+    world.numbers("in/a.jsonl", [1, 0, 5])
+    command = {"run": [sys.executable, "half.py"], "protocol": "lines"}
+    assert world.run(tolerance=1.0, model=None, code=str(world.root / "code"), command=command).failed == 1
+    assert (again("3").verdict, again("3").prediction) == (Verdict.SAME, 2)
+    failed = again("2")
+    assert failed.failure is not None
+    assert failed.stored_failure is not None
+    assert (failed.good, failed.failure["fault"]) == (False, failed.stored_failure["fault"])
+    world.file("fixed/half.py", "import sys\nfor line in sys.stdin: print(7, flush=True)\n")
+    assert again("2", code=str(world.root / "fixed")).prediction == 7
+
+
+def test_a_function_and_what_it_imports(world: World, again: Again) -> None:
+    world.file("code/own.py", "import other\ndef twice(x: dict): return other.factor() * x['x']\n")
+    world.file("code/other.py", "def factor(): return 2\n").numbers("in/a.jsonl", [1, "a"])
+    assert world.run(tolerance=1.0, model=None, code=str(world.root / "code"), function="own:twice").failed == 0
+    assert (again("2").verdict, again("2").prediction) == (Verdict.SAME, "aa")
+    world.file("fixed/other.py", "def factor(): return 3\n")
+    found = again("2", code=str(world.root / "fixed"))
+    assert (found.verdict, found.prediction) == (Verdict.DIFFERS, "aaa")
+
+
 def test_variables_have_no_values_in_the_receipt(world: World, again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
     world.model("""
         import os

@@ -40,7 +40,8 @@ def find_record(task: Task, text: str | None, error: int | None) -> Wanted:
     """text: `OBJECT:LINE`, `LINE`, `OBJECT` or `errors[N]`. error: N. Raises InvalidValue or NotFound."""
     if (text is None) == (error is None):
         what = "is required" if text is None else "is given, and --error too: one record is replayed"
-        raise InvalidValue(f"{what}.", field=_FIELD, remedy="Write OBJECT:LINE, or --error 1 for the first that failed.")
+        remedy = "Write OBJECT:LINE, or --error 1 for the first that failed."
+        raise InvalidValue(f"{what}.", field=_FIELD, remedy=remedy)
     failed = _FAILED.fullmatch(text) if text is not None else None
     if failed is not None or text is None:
         return _failed(task, int(failed[1]) if failed is not None else error or 0)
