@@ -245,7 +245,7 @@ def test_no_task(place: Place) -> None:
         (("--name", "_a"), ["--name", "'_a'"]),
         (("--memory", "4 apples"), ["--memory", "4Gi"]),
         (("--cpu", "0"), ["--cpu", "0.1"]),
-        (("--instances", "0"), ["--instances", "1 to 10000"]),
+        (("--instances", "0"), ["--instances", "1 to 10,000"]),
         (("--format", "cvs"), ["--format", "'csv'"]),
         (("--tolerance", "200%"), ["--tolerance", "100%"]),
         (("--deadline", "soon"), ["--deadline", "2h"]),
@@ -295,7 +295,7 @@ def test_a_refusal_in_json(place: Place) -> None:
         "code": "invalid_value",
         "message": "0 is out of range.",
         "field": "--instances",
-        "remedy": "Write 1 to 10000.",
+        "remedy": "Write 1 to 10,000.",
     }
 
 

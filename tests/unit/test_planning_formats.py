@@ -106,7 +106,7 @@ def test_columns_that_are_there() -> None:
     ("samples", "section", "told"),
     [
         ([("a.jsonl", b""), ("b.csv", b"")], {}, "'a.jsonl' and 'b.csv'"),
-        ([("a.jsonl", b"{"), ("b.jsonl.gz", b"")], {}, "mixes formats"),
+        ([("a.jsonl", b"{"), ("b.jsonl.gz", b"")], {}, "mixes compressions"),
         ([("a.jsonl", b"{}"), ("b.jsonl", b"\x1f\x8b")], {}, r"format\.compression: .*'a.jsonl' and 'b.jsonl'"),
         ([("a.log", b"line\n")], {}, "cannot tell the format of 'a.log'"),
         ([("a", b"")], {}, "cannot tell"),

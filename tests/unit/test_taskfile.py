@@ -102,7 +102,7 @@ def test_dumping_gives_a_document_that_reads_back_as_the_same_task(data: dict[st
         ({"format": "cvs"}, "format.type", "'csv'"),
         ({"format": {"delimiter": ";;"}}, "format.delimiter", "2 characters"),
         ({"format": {"header": "maybe"}}, "format.header", "true or false"),
-        ({"instances": 0}, "instances", "1 to 10000"),
+        ({"instances": 0}, "instances", "1 to 10,000"),
         ({"instances": 1.5}, "instances", "whole number"),
         ({"instances": True}, "instances", "whole number"),
         ({"instances": "many"}, "instances", "whole number"),
@@ -323,6 +323,12 @@ def test_a_wrong_flag_is_named_as_a_flag(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue) as caught:
         read_task(file, {"instances": "0"}, flag_names={"instances": "--instances"})
     assert caught.value.field == "--instances"
+
+
+def test_a_wrong_value_in_a_mapping_is_named_in_full() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_task(None, {"model": "./m", "input": "in/", "output": "out/", "batch": {"size": 0}}, repository=False)
+    assert (caught.value.field, caught.value.remedy) == ("batch.size", "Write 1 to 10,000,000.")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

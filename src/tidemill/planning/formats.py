@@ -88,12 +88,22 @@ def kind_of_name(name: str) -> Kind:
 def check_same_kind(first: str, other: str) -> None:
     """Raises InvalidValue if two names tell of different formats."""
     one, two = kind_of_name(first), kind_of_name(other)
+    if one.type == two.type and one.compression != two.compression:
+        raise _mixed_compressions(first, other)
     if one != two:
         raise InvalidValue(
             f"the input mixes formats: {first!r} and {other!r}.",
             field="format",
             remedy="Choose some of them with input.include, or set `format` (`file` hands over whole files).",
         )
+
+
+def _mixed_compressions(one: str, two: str) -> InvalidValue:
+    return InvalidValue(
+        f"the input mixes compressions: {one!r} and {two!r}.",
+        field="format.compression",
+        remedy="Choose some of them with input.include, and run the others by themselves.",
+    )
 
 
 def resolve(section: FormatSection, samples: Sequence[Sample]) -> Formats:
@@ -168,11 +178,7 @@ def _compression(section: FormatSection, kind: str, samples: Sequence[Sample]) -
         found.setdefault(magic if sample.head else kind_of_name(sample.name).compression, sample.name)
     if wanted == "auto" and len(found) > 1:
         one, two = list(found.values())[:2]
-        raise InvalidValue(
-            f"the input mixes compressions: {one!r} and {two!r}.",
-            field="format.compression",
-            remedy="Choose some of them with input.include.",
-        )
+        raise _mixed_compressions(one, two)
     if wanted == "auto":
         return next(iter(found))
     for magic, name in found.items():

@@ -169,7 +169,8 @@ def _annotated(kind: Any, value: object, where: str) -> object:
             raise InvalidValue(error.message, field=where, remedy=error.remedy) from None
     found: Any = _value(base, value, where)
     if isinstance(mark, Range) and not mark.low <= found <= mark.high:
-        raise InvalidValue(f"{found:g} is out of range.", field=where, remedy=f"Write {mark.low:g} to {mark.high:g}.")
+        low, high = (f"{int(end):,}" if end == int(end) else f"{end:g}" for end in (mark.low, mark.high))
+        raise InvalidValue(f"{_shown(found)} is out of range.", field=where, remedy=f"Write {low} to {high}.")
     if isinstance(mark, Length) and not mark.low <= len(found) <= mark.high:
         bounds = f"{mark.low}" if mark.low == mark.high else f"{mark.low} to {mark.high}"
         raise InvalidValue(f"has {len(found)} characters.", field=where, remedy=f"Use {bounds}.")

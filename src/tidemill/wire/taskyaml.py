@@ -215,7 +215,7 @@ def _placed(
     field = error.field or ""
     key = next((key for key in flags if field == key or field.startswith(f"{key}.")), None)
     if key is not None:
-        return type(error)(error.message, field=flag_names.get(key, key), remedy=error.remedy)
+        return type(error)(error.message, field=flag_names.get(key, field), remedy=error.remedy)
     if not document.label:
         if error.message == "is required." and field in flag_names:
             return type(error)(error.message, field=flag_names[field], remedy="Give it, or a task file.")
