@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import pty
@@ -17,10 +18,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import S3Bucket
 from tests.integration.local_world import World
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.replaying.replay import Asked, Replayed, Verdict, replay
 from tidemill.replaying.task import AskedFor
+from tidemill.settings import BucketSection
+from tidemill.wire.kinds import Secret
 from tidemill.wire.taskfile import parse_task
 
 DIVIDES = """
@@ -281,6 +285,26 @@ def test_a_function_and_what_it_imports(world: World, again: Again) -> None:
     world.file("fixed/other.py", "def factor(): return 3\n")
     found = again("2", code=str(world.root / "fixed"))
     assert (found.verdict, found.prediction) == (Verdict.DIFFERS, "aaa")
+
+
+def test_between_buckets(world: World, s3: S3Bucket) -> None:
+    key = Secret(s3.secret)
+    world.bucket(
+        "lake",
+        BucketSection(
+            url=f"s3://{s3.bucket}", endpoint=s3.endpoint, access_key=s3.key, secret_key=key, region=s3.region
+        ),
+    )
+    for name, data in (("in/a.jsonl", b'{"x": 2}\n{"x": 0}\n'), ("in/b.jsonl", b'{"x": 5}\n')):
+        s3.client.put_object(s3.bucket, name, io.BytesIO(data), len(data))
+    world.model(DIVIDES)
+    assert world.run(tolerance=1.0, input="cos://lake/in/", output="cos://lake/out/").failed == 1
+    found = [replay(Asked("cos://lake/out/", f"{name}:1"), world.settings) for name in ("a.jsonl", "b.jsonl")]
+    assert [(each.verdict, each.prediction, each.input_changed) for each in found] == [
+        (Verdict.SAME, {"tenth": 5.0}, False),
+        (Verdict.SAME, {"tenth": 2.0}, False),
+    ]
+    assert replay(Asked("cos://lake/out/", error=1), world.settings).verdict is Verdict.FAILS_THE_SAME
 
 
 def test_variables_have_no_values_in_the_receipt(world: World, again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
