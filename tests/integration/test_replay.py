@@ -10,6 +10,7 @@ import pty
 import select
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import S3Bucket
+from tests.integration.environments_world import OFFLINE, package, wheel
 from tests.integration.local_world import World
 from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.replaying.replay import Asked, Replayed, Verdict, replay
@@ -305,6 +307,27 @@ def test_between_buckets(world: World, s3: S3Bucket) -> None:
         (Verdict.SAME, {"tenth": 2.0}, False),
     ]
     assert replay(Asked("cos://lake/out/", error=1), world.settings).verdict is Verdict.FAILS_THE_SAME
+
+
+def test_the_environment_that_the_requirements_ask_for(world: World, again: Again) -> None:
+    model = """
+        import sys
+        import first
+        class Model:
+            def load(self): return True
+            def predict(self, batch: list[dict]): return [[first.VERSION, sys.prefix, 1 / r["x"]] for r in batch]
+    """
+    folder = package(world.root / "model", f"{OFFLINE}first==1.0\n", textwrap.dedent(model))
+    wheel(folder / "wheels", "first")
+    world.numbers("in/a.jsonl", [1, 0])
+    assert world.run(tolerance=1.0).failed == 1
+    found = again("1")
+    assert (found.verdict, found.prediction[0], found.notes) == (Verdict.SAME, "1.0", [])
+    assert str(world.settings.data) in found.prediction[1]
+    (folder / "requirements.txt").write_text(f"{OFFLINE}first>=1.0\n")
+    notes = again("1", model=str(folder)).notes
+    assert "is not the model" in notes[0]
+    assert "environment of requirements is not the one" in notes[1]
 
 
 def test_variables_have_no_values_in_the_receipt(world: World, again: Again, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,9 +92,13 @@ class _Replay:
 
     def debug(self, error: Optional[BaseException]) -> None:
         """Opens pdb where it was raised, if that was asked for."""
-        if self._pdb and error is not None and error.__traceback__ is not None:
-            sys.stdout.write("".join(traceback.format_exception_only(type(error), error)))
-            pdb.post_mortem(error.__traceback__)
+        if not self._pdb:
+            return
+        if error is None or error.__traceback__ is None:
+            sys.stdout.write("The model raised nothing that pdb could look into.\n")
+            return
+        sys.stdout.write("".join(traceback.format_exception_only(type(error), error)))
+        pdb.post_mortem(error.__traceback__)
 
     def _one(self, model: Model, records: Records, row: int) -> Answer:
         bad = records.bad.get(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,7 +15,7 @@ from typing import Any
 from tidemill.domain.errors import InvalidValue, NotFound
 from tidemill.domain.location import parse_location
 from tidemill.engines.machine import machine_resources
-from tidemill.local.environment import look_at
+from tidemill.local.environment import RunEnvironment, look_at
 from tidemill.objects.region import open_region
 from tidemill.replaying.child import ReplayChildren
 from tidemill.replaying.model import UsedModel, find_model
@@ -119,11 +120,12 @@ def replay(asked: Asked, settings: Settings, tell: Callable[[str], None] = lambd
     known = {name: value for name, value in asked.task.spec.env.items() if value} if asked.task is not None else {}
     used = find_model(task, model=asked.model, code=asked.code, given=asked.env, known=known)
     listed, changed = _input_now(task, wanted)
-    notes = used.notes
+    notes = list(used.notes)
     if changed:
         notes = [f"{listed.name} was written again after the task read it: this is the record as it is now", *notes]
     with closing(ReplayChildren()) as children, closing(look_at(settings, used.model, used.code)) as environment:
         environment.install(children, lambda: False, tell)
+        notes += _other_environment(task, environment)
         request = {
             "manifest": _manifest(task, used, children.root),
             "lease": _lease(listed),
@@ -154,6 +156,16 @@ def _input_now(task: Task, wanted: Wanted) -> tuple[InputObject, bool]:
         raise NotFound(f"{place} is gone: the task read it, and it is not there now.", field="RECORD")
     found = InputObject(0, listed.name, now.size, now.etag, task.objects.grant_read(place, _GRANT_S))
     return found, (now.size, now.etag) != (listed.size, listed.etag)
+
+
+def _other_environment(task: Task, environment: RunEnvironment) -> list[str]:
+    """How what it runs in differs from what the task ran in, in words."""
+    then, now = task.environment.get("python"), platform.python_version()
+    if then is not None and then != now:
+        return [f"the task ran on Python {then}, this is {now}"]
+    if task.environment and task.environment.get("digest") != environment.digest:
+        return ["the environment of requirements is not the one that the task ran in"]
+    return []
 
 
 def _manifest(task: Task, used: UsedModel, root: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _RECEIPT_BYTES_MAX = 4 * 1024 * 1024
 class Task:
     """One that has succeeded. folder: of its output. input: the folder that the names of its objects lie below.
     objects_read: how many. spec: as it was asked for, with variables that have no values. model_sha256, code_sha256:
-    digests of the folders that it ran; None where there was none, or nobody knows.
+    digests of the folders that it ran; None where there was none, or nobody knows. environment: as in the receipt.
     """
 
     objects: Objects
@@ -42,6 +42,7 @@ class Task:
     result_format: ResultFormat
     model_sha256: str | None
     code_sha256: str | None
+    environment: dict[str, str]
 
     @property
     def finished(self) -> bool:
@@ -132,6 +133,7 @@ def read_unfinished(objects: Objects, folder: Location, asked: AskedFor) -> Unfi
         result_format=formats.result,
         model_sha256=asked.model_sha256,
         code_sha256=asked.code_sha256,
+        environment={},
         source=source,
         known=asked.errors,
     )
@@ -169,6 +171,7 @@ def read_finished(objects: Objects, folder: Location) -> Task:
             result_format=ResultFormat(**receipt["made_with"]["result"]),
             model_sha256=receipt.get("model_sha256"),
             code_sha256=receipt.get("code_sha256"),
+            environment=dict(receipt.get("environment") or {}),
         )
     except (KeyError, TypeError) as error:
         raise InvalidValue(
