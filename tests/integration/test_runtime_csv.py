@@ -95,6 +95,7 @@ def test_a_model_that_changes_its_records(bench: Bench) -> None:
 @pytest.mark.parametrize("shape", ["list[dict]", "'pl.DataFrame'"])
 def test_a_row_of_several_lines_where_an_object_was_cut_ends_the_run(bench: Bench, shape: str) -> None:
     """Whoever meets it says so, before anything of the object is published."""
+    pytest.importorskip("polars")
     bench.model(f"""
         import polars as pl
         class Model:
