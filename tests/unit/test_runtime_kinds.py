@@ -62,6 +62,8 @@ def test_the_kind_is_found(tmp_path: Path, files: dict[str, str], kind: str, ent
         ({"a.onnx": "", "b.pkl": ""}, "several", "a.onnx, b.pkl; say in tidemill.json which"),
         ({"m.txt": "not a tree"}, "no_entry", "LightGBM text model"),
         ({"tidemill.json": '{"file": "gone.onnx"}'}, "no_entry", "'gone.onnx'"),
+        ({"tidemill.json": '{"kind": "onnx", "file": "../a.onnx"}'}, "bad_file", "leads out of the package"),
+        ({"tidemill.json": '{"kind": "onnx", "file": "/etc/passwd"}'}, "bad_file", "leads out of the package"),
         ({"a.bin": "", "tidemill.json": '{"file": "a.bin"}'}, "bad_file", 'say with "kind"'),
         ({"a.onnx": "", "tidemill.json": '{"kind": "sklearn"}'}, "no_entry", "no sklearn model"),
         ({"a.onnx": "", "tidemill.json": '{"method": "predict"}'}, "bad_file", "'method' is for sklearn"),

@@ -207,7 +207,14 @@ def _of_kind(
 
 def _named_file(path: Optional[str], values: dict[str, Any]) -> str:
     assert path is not None
-    entry = os.path.normpath(os.path.join(os.path.dirname(path), values["file"]))
+    folder = os.path.dirname(path)
+    entry = os.path.normpath(os.path.join(folder, values["file"]))
+    if entry != folder and not entry.startswith(
+        os.path.join(folder, "")
+    ):  # it would be part of no digest, and on no server
+        raise PackageError(
+            "bad_file", f"{FILE}: {values['file']!r} leads out of the package; put the file into it", path
+        )
     if os.path.isdir(entry):
         entry = os.path.join(entry, MLMODEL)
     if not os.path.isfile(entry):
