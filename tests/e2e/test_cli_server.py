@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -153,6 +154,16 @@ def test_failed_records_are_said_loudly_wherever_the_task_is_shown(shell: Shell,
     assert "SUCCEED WITH 1 FAILED RECORD" in shown.stdout
     assert "errors.jsonl" in shown.stderr
     assert "SUCCEED WITH 1 FAILED RECORD" in shell("task", "watch", finished["id"]).stdout
+
+
+def test_an_input_that_is_not_cut_is_said_where_the_task_is_shown(shell: Shell) -> None:
+    lines = b"".join(b'{"n": %d, "text": "%s"}\n' % (n, os.urandom(1500).hex().encode()) for n in range(15_000))
+    (shell.folder / "packed-in").mkdir()
+    (shell.folder / "packed-in/a.jsonl.gz").write_bytes(gzip.compress(lines, 1))
+    shell("task", "create", "--model", "double", "--input", "packed-in/", "--output", "out-gz/", "-n", "gz", "--wait")
+    note = "The input runs whole in a single process: gzip cannot be cut."
+    assert note in shell("task", "show", "gz").stdout
+    assert shell.json("task", "show", "gz")["note"] == note
 
 
 def test_every_view_in_json(shell: Shell, finished: dict[str, Any]) -> None:

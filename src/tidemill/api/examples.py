@@ -76,6 +76,7 @@ _TASK_VIEW = {
     "model_kind": "service",
     "run": _RUN_VIEW,
     "runs": 1,
+    "note": "The input runs whole in a single process: gzip cannot be cut.",
     "model_version": "mv-01hr8zt1c05n9k2e",
     "model_digest": _SHA,
     "seconds": _SECONDS,

@@ -122,9 +122,9 @@ def place_of(failure: Mapping[str, Any]) -> str:
 
 
 def what_failed(failure: Mapping[str, Any]) -> str:
-    """`KeyError: 'text'`, on one line."""
+    """`KeyError: 'text'`, on one line; `MemoryError` alone where there is no message."""
     message = printable(failure["message"])
-    return f"{failure['type']}: {message}"[:MESSAGE_MAX]
+    return (f"{failure['type']}: {message}" if message else str(failure["type"]))[:MESSAGE_MAX]
 
 
 def failed_records(count: int) -> str:

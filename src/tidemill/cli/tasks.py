@@ -118,6 +118,7 @@ def show(call: Call, task: Task) -> None:
             ("model", f"{view.model}  ({view.model_kind})" if view.model_kind else view.model),
             ("environment", _environment(view)),
             ("input", view.spec.input.path),
+            ("note", view.note),
             ("output", view.output),
             (
                 "records",

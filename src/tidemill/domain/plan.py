@@ -77,6 +77,10 @@ def _counted(objects: int) -> str:
     return f"{objects:,} object{'' if objects == 1 else 's'}"
 
 
+NOTE_UNCUT, NOTE_ONLY_NEW = NOTES = ("run.uncut", "run.only_new")
+"""Names of the events that tell a plan's note: that objects run whole, and that only what is new is computed."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """listing: JSON lines of {"name", "size", "etag"}, one for each object to compute; splits hold byte ranges of it.

@@ -12,6 +12,7 @@ from tidemill.crashpoints import reach
 from tidemill.domain.errors import OutputTaken, Refused, StorageDenied, TidemillError
 from tidemill.domain.ids import RegionName, RunId
 from tidemill.domain.life import FINAL, Reason, TaskStatus
+from tidemill.domain.plan import NOTE_ONLY_NEW, NOTE_UNCUT
 from tidemill.loops.context import Context, Job, is_temporary
 from tidemill.loops.launching import resources_of
 from tidemill.loops.leases import WorkLease
@@ -83,7 +84,7 @@ class PlanLoop:
             mark(tx, row, "planned", now)
             if job.plan is None and plan.note:
                 message = f"{plan.note[0].upper()}{plan.note[1:]}."
-                name = "run.only_new" if plan.since else "run.uncut"
+                name = NOTE_ONLY_NEW if plan.since else NOTE_UNCUT
                 add_event(tx, row.owner, row.task, kind="run", subject=row.id, name=name, message=message, now=now)
             tx.wake(PLACE, RECONCILE)
         reach("plan.stored")

@@ -34,8 +34,12 @@ def task_summary(task: TaskRow, counts: Counts | None = None) -> TaskSummary:
     return TaskSummary.model_validate(_summary(task, counts))
 
 
-def task_view(task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], counts: Counts, now: float) -> TaskView:
-    """run: the latest. instances: of that run. counts: of committed work. now in seconds since the epoch."""
+def task_view(
+    task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], counts: Counts, note: str, now: float
+) -> TaskView:
+    """run: the latest. instances: of that run. counts: of committed work. note: of its plan. now in seconds since the
+    epoch.
+    """
     shown = run_view(run, now)
     return TaskView.model_validate(
         {
@@ -45,6 +49,7 @@ def task_view(task: TaskRow, run: RunRow, instances: Sequence[InstanceRow], coun
             "run": shown,
             "runs": task.runs,
             "model_kind": (run.checked or {}).get("kind"),
+            "note": note,
             "model_version": task.model_version,
             "model_digest": task.model_digest,
             "code_digest": task.code_digest,

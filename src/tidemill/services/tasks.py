@@ -11,6 +11,7 @@ from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.domain.ids import AccountId, InstanceId, RegionName, TaskId
 from tidemill.domain.life import FINAL, INSTANCE_FINAL, Reason, TaskStatus
 from tidemill.domain.location import parse_location
+from tidemill.domain.plan import NOTES
 from tidemill.ports.clock import Clock
 from tidemill.publishing.claims import release_claim
 from tidemill.services.access import Actor
@@ -29,7 +30,7 @@ from tidemill.services.task_views import (
     task_view,
 )
 from tidemill.store.base import Store, Tx
-from tidemill.store.events import list_events
+from tidemill.store.events import list_events, message_of
 from tidemill.store.journal import SqlJournal
 from tidemill.store.plans import delete_plans
 from tidemill.store.records import InstanceRow, RunRow, TaskRow
@@ -117,7 +118,8 @@ class Tasks:
             run = latest_run(tx, row)
             instances = list_instances(tx, run.id)
             standing = self._standing(tx, row, run)
-        return task_view(row, run, instances, standing.counts, self._clock.now())
+            note = message_of(tx, row.id, run.id, NOTES)
+        return task_view(row, run, instances, standing.counts, note, self._clock.now())
 
     def list(self, actor: Actor, query: TaskQuery, limit: int, cursor: str | None) -> Page[TaskSummary]:
         """A page, and how many match in all."""

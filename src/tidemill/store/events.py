@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from tidemill.domain.ids import TaskId
@@ -42,6 +44,13 @@ def add_event(
             "reason": reason,
         },
     )
+
+
+def message_of(tx: Tx, task: TaskId, subject: str, names: Sequence[str]) -> str:
+    """The message of the newest event of one of these names about a subject; empty where there is none."""
+    wanted = (events.c.task == task, events.c.subject == subject, events.c.name.in_(names))
+    query = sa.select(events.c.message).where(*wanted).order_by(events.c.id.desc()).limit(1)
+    return tx.execute(query).scalar_one_or_none() or ""
 
 
 def list_events(

@@ -171,6 +171,8 @@ class TaskView(TaskSummary):
     run: RunView
     """The latest run."""
     runs: int = 1
+    note: str = ""
+    """What a person should know of how the input is shared, for example that it runs whole, and why."""
     model_kind: str | None = None
     """What is called: service, mlflow, onnx, sklearn, lightgbm, function, lines or http."""
     model_version: str | None = None
