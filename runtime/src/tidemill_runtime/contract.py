@@ -111,7 +111,8 @@ class Lease:
     """The right to compute a split, from `cursor` on, until it expires or is taken over (the fence tells).
 
     One object and 0 <= start < stop: the byte range [start, stop) of it. A line belongs to the range that its
-    first byte lies in; a Parquet row group to the range that its middle lies in. stop == -1: whole objects.
+    first byte lies in; a Parquet row group to the range that its middle lies in, but the rows of a group of up to 1 MiB
+    to ranges of their own, as if each were so many bytes of it (`codec.parquet`). stop == -1: whole objects.
     """
 
     split: int
@@ -300,9 +301,8 @@ class InputFormat:
 class ResultFormat:
     """How predictions are written. Line n is record n's; where that failed it is `null` (in the text format: blank).
 
-    type: "jsonl" | "csv" | "parquet" | "text" | "file" (each prediction is an object of its own: bytes, text or a path).
-    form: "aligned" (the bare prediction),
-    "joined" (the input record with the key "prediction" added), "named" ({"path": ..., "prediction": ...}; the
+    type: "jsonl" | "csv" | "parquet" | "text" | "file" (each prediction is an object of its own: bytes, text, a path).
+    form: "aligned" (the bare prediction), "joined" (the input record with the key "prediction" added), "named" ({"path": ..., "prediction": ...}; the
     default where a file is the record).
     keys: input columns that are carried into the result beside the prediction.
     layout: "per_object" | "parts" | "single".
