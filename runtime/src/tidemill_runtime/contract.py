@@ -302,8 +302,8 @@ class ResultFormat:
     """How predictions are written. Line n is record n's; where that failed it is `null` (in the text format: blank).
 
     type: "jsonl" | "csv" | "parquet" | "text" | "file" (each prediction is an object of its own: bytes, text, a path).
-    form: "aligned" (the bare prediction), "joined" (the input record with the key "prediction" added), "named" ({"path": ..., "prediction": ...}; the
-    default where a file is the record).
+    form: "aligned" (the bare prediction), "joined" (the input record with the key "prediction" added),
+    "named" ({"path": ..., "prediction": ...}; the default where a file is the record).
     keys: input columns that are carried into the result beside the prediction.
     layout: "per_object" | "parts" | "single".
     extension: file only: what takes the place of the input object's extension; "" adds `.out` to its name.
