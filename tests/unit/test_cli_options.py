@@ -122,7 +122,7 @@ def test_the_verbs() -> None:
     }
     tasks = "create list show watch logs events stop resume delete results errors receipt instances"
     assert verbs == {
-        *("run", "serve", "schema", "config show", "diff"),
+        *("run", "serve", "schema", "config show", "diff", "replay"),
         *(f"task {verb}" for verb in tasks.split()),
         *(f"model {verb}" for verb in ("import", "list", "show", "delete")),
         *(f"object {verb}" for verb in ("put", "get", "list", "delete")),

@@ -33,6 +33,7 @@ from tidemill_runtime.isolation import Isolator, Piece
 from tidemill_runtime.memory import family
 from tidemill_runtime.models.loading import load_model
 from tidemill_runtime.models.port import Model
+from tidemill_runtime.process import die_with_parent
 from tidemill_runtime.reading import open_reader
 from tidemill_runtime.sink import error_record
 from tidemill_runtime.suspicion import Failure, Place
@@ -42,6 +43,7 @@ Answer = dict[str, Any]
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 once the answer was written, whatever it says."""
+    die_with_parent(os.getppid())
     with open(arguments[0], "rb") as file:
         request = json.load(file)
     with os.fdopen(int(arguments[1]), "wb", buffering=0) as answers:
