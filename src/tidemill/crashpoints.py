@@ -33,6 +33,7 @@ POINTS = {
     "publish.assembled": "a unit's result is in place, the journal does not say so",
     "publish.unit": "the journal says that a unit is published",
     "finish.released": "the instances are released, errors and receipt are not written",
+    "finish.merging": "earlier results are taken over, or some of them, errors and receipt are not written",
     "finish.errors": "errors.jsonl is in place, the receipt is not",
     "finish.receipt": "the receipt is written, the marker is not",
     "finish.marked": "the marker is written, the task is not SUCCEED",

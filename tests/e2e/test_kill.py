@@ -54,7 +54,7 @@ def check(server: Server, job: Job, task: str, undisturbed: dict[str, bytes], ou
     assert server.task(task)["counts"] == seen["counts"]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point for point in POINTS if point != "finish.merging"])
 def test_server_killed_at(point: str, server: Server, job: Job, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     output, counts = tmp_path / "out", tmp_path / "counts"
     crash = Crash(point, tmp_path / "reached")
@@ -70,6 +70,23 @@ def test_server_killed_at(point: str, server: Server, job: Job, undisturbed: dic
     until(server.gone, "the server's death")
     server.start()
     check(server, job, server.create(body), undisturbed, output, counts)
+
+
+def test_server_killed_while_results_are_taken_over(
+    server: Server, job: Job, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    counts = tmp_path / "counts"
+    server.start()
+    first = server.create(job.task(tmp_path / "one", counts))
+    assert server.finished(first)["status"] == "SUCCEED"
+    server.kill()
+    crash = Crash("finish.merging", tmp_path / "reached")
+    server.start(crash)
+    task = server.create({**job.task(tmp_path / "two", counts), "only_new": {"since": first, "output": "merged"}})
+    until(lambda: crash.reached, f"the point\n{server.tail()}")
+    until(server.gone, "the server's death")
+    server.start()
+    check(server, job, task, {**undisturbed, "_deleted.jsonl": b""}, tmp_path / "two", counts)
 
 
 @pytest.mark.parametrize(

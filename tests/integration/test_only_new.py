@@ -229,6 +229,27 @@ def test_a_killed_run_goes_on_with_its_listing(world: Runs) -> None:
     assert world.verified("new") == []
 
 
+@pytest.mark.parametrize(
+    ("point", "resume"),
+    [(point, resume) for point in ("finish.merging", "finish.errors", "finish.receipt") for resume in (True, False)],
+)
+def test_a_merge_that_was_killed_is_finished(world: Runs, point: str, resume: bool) -> None:
+    keys = {"env": {"SEEN": str(world.root / "two.seen")}, "output": str(world.root / "two"), "tolerance": "90%"}
+    keys["only_new"] = {"since": str(world.root / "one"), "output": "merged"}
+    with world.process(variables={"TIDEMILL_CRASH_AT": point}, **keys) as process:
+        assert process.process.wait(60) == -signal.SIGKILL
+    assert (world.root / "two/b.jsonl.out.jsonl").exists()
+    if not resume:
+        (world.root / "in/b.jsonl").unlink()
+        keys["output"] = {"path": keys["output"], "if_exists": "replace"}
+    result = world.run(resume=resume, **keys)
+    assert result.succeeded, result.explanation
+    assert list(world.made("two")) == [
+        "a.jsonl", "b.a.jsonl", *(["b.jsonl"] if resume else []), "c.jsonl", "e.jsonl"
+    ]  # fmt: skip
+    assert world.verified("two") == []
+
+
 @pytest.mark.parametrize("output", ["delta", "merged"])
 def test_in_a_bucket(tmp_path: Path, s3: S3Bucket, output: str) -> None:
     section = BucketSection(

@@ -25,6 +25,7 @@ from tidemill.planning.check import Checked
 from tidemill.planning.plan import listed_inputs
 from tidemill.ports.objects import Objects
 from tidemill.publishing.claims import read_claim, release_claim
+from tidemill.publishing.merging import result_names
 
 _NAMED = 3
 
@@ -43,6 +44,9 @@ def forget(objects: Objects, output: Location, home: Path, task: str) -> None:
         for unit in journal.units_published():
             lines = objects.read(output.child(layout.unit_manifest(task, unit.unit))).splitlines()
             objects.delete(output.child(json.loads(line)["name"]) for line in lines)
+        for since in filter(None, [plan_of(journal).since]):
+            if since.earlier.merged:
+                objects.delete(output.child(name) for name in result_names(objects, since.earlier.folder))
         journal.close()
     clear(objects, output, home, task)
 

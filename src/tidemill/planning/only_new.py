@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from tidemill.domain import layout
-from tidemill.domain.errors import Conflict, InvalidValue, NotFound, PartDamaged
+from tidemill.domain.errors import Conflict, InvalidValue, NotFound
 from tidemill.domain.location import Location
 from tidemill.domain.plan import Earlier, Since
 from tidemill.domain.splits import Layout
@@ -160,7 +160,7 @@ class Sieve:
         self._gone.close()
 
     def pass_on(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """Yields every line as it comes. Raises PartDamaged where the earlier listing is not what it was."""
+        """Yields every line as it comes. Raises Conflict where the earlier listing is not what it was."""
         for old, new in paired(self._before.lines(), iter(lines), _order):
             if new is None:
                 assert old is not None
@@ -230,7 +230,11 @@ def _order(line: bytes) -> bytes:
     try:
         return name_order(json.loads(line)["name"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PartDamaged(f"a listing has the line {line[:80]!r}.", remedy="Compute all anew.") from error
+        raise Conflict(
+            f"{layout.INPUTS} of the earlier results has the line {line[:80]!r}, which is none of ours.",
+            field=FIELD,
+            remedy="Give results that are whole, or compute all anew (without only_new).",
+        ) from error
 
 
 def _from_start(file: IO[bytes]) -> Iterator[bytes]:

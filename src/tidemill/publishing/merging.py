@@ -21,6 +21,7 @@ from tidemill.domain.location import Location
 from tidemill.domain.plan import Since
 from tidemill.domain.receipt import canonical
 from tidemill.objects.listing import name_order, whole_lines
+from tidemill.ports.objects import Objects
 from tidemill.publishing.units import Setting, staging_for
 from tidemill_runtime.contract import Counts
 
@@ -28,6 +29,16 @@ _WORKERS = 8
 _AT_ONCE = 256
 _Outcome = tuple[str, dict[str, Any] | None]
 """An object of the input, and the line of its result in `_SUCCESS`. None: it failed, and as a file it has none."""
+
+
+def result_names(objects: Objects, folder: Location) -> Iterator[str]:
+    """Of finished results, which an unfinished run may have taken over; none where they are gone by now."""
+    try:
+        lines = whole_lines(objects.stream(folder.child(layout.MARKER)))
+        next(lines, None)
+        yield from (json.loads(line)["name"] for line in lines)
+    except NotFound:
+        return
 
 
 class Merging:
