@@ -50,6 +50,20 @@ def test_csv_types_quotes_and_bad_rows(bench: Bench) -> None:
     assert done.counts().skipped == 1
 
 
+@pytest.mark.parametrize("size", [2, 400_000])  # by rows, and large enough for frames
+def test_long_identifiers_lose_no_digit_and_nan_is_a_float(bench: Bench, size: int) -> None:
+    first = "1000000000000000001,18446744073709551615,0.5,9007199254740993"
+    other = "9223372036854775807,5,NaN,nan"
+    bench.model("""
+        class Model:
+            def load(self): return True
+            def predict(self, batch: list[dict]): return [[str(v) for v in r.values()] for r in batch]
+    """).file("a.csv", "\n".join(["snowflake,hash,score,id", *[first, other] * (size // 2)]))
+    rows = rows_of(bench.run(bench.whole(), input=InputFormat("csv")), "a.csv")
+    assert len(rows) == size
+    assert rows[:2] == rows[-2:] == [first.split(","), [*other.split(",")[:2], "nan", "nan"]]
+
+
 @pytest.mark.parametrize("commit_every_s", [5.0, 0.0])
 def test_csv_ranges_read_the_header_from_the_start(bench: Bench, commit_every_s: float) -> None:
     lines = ["id;x"] + [f"{i};{i / 4}" for i in range(5000)]

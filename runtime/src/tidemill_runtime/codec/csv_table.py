@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 SAMPLE_BYTES = 64 * 1024
 """How much of an object's beginning decides on the types of its columns."""
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")  # "007" and telephone numbers are text
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)\Z")  # "007" and telephone numbers are text
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+_NO_NUMBER = re.compile(r"nan|[+-]?inf(inity)?", re.IGNORECASE)
+_EXACT = 2**53
+"""Whole numbers up to it are floats without loss."""
 _KEPT_TABLES = 16
 
 Row = Union[list[str], Bad]
@@ -128,12 +131,14 @@ def _numbers(rows: list[list[str]], width: int) -> list[Optional[Callable[[str],
 
 
 def _parser(values: list[str]) -> Optional[Callable[[str], Any]]:
-    if not values:
+    """Identifiers of many digits are never floats: those that are no integers of 64 bits are text."""
+    numbers = [value for value in values if not _NO_NUMBER.fullmatch(value)]
+    if not numbers or not all(map(_FLOAT.match, numbers)):
         return None
-    if all(map(_INTEGER.match, values)):
-        return int
-    if all(map(_FLOAT.match, values)) and not any(
-        len(value) > 1 and value[0] == "0" and value.isdigit() for value in values
-    ):
-        return float
-    return None
+    if all(map(_INTEGER.match, numbers)):
+        if len(numbers) < len(values):
+            return float if all(abs(int(value)) <= _EXACT for value in numbers) else None
+        return int if all(-(2**63) <= int(value) < 2**63 for value in values) else None
+    if any(len(value) > 1 and value[0] == "0" and value.isdigit() for value in numbers):
+        return None
+    return float
