@@ -210,7 +210,7 @@ def test_a_run_that_failed_names_its_log_and_keeps_it(place: Place) -> None:
     text = Path(log).read_text()
     assert "looking for weights" in text
     assert "OSError: no weights" in text
-    assert "load() failed: the model could not be loaded: OSError: no weights." in done.stdout
+    assert "Loading the model failed: the model could not be loaded: OSError: no weights." in done.stdout
     assert Path(place.json(*RUN, status=1)["log"]).read_text()
 
 

@@ -69,9 +69,10 @@ def test_the_detail_stands_between_what_happened_and_what_to_do() -> None:
         "No space is left. 0 bytes on /data. Make room, then resume it."
     )
     assert explain(Reason.MODEL_ALWAYS_FAILS, "The first: KeyError: 'text'") == (
-        "The model failed on each of its first records. The first: KeyError: 'text'. Fix the model."
+        "Each of the first records failed. The first: KeyError: 'text'. "
+        "Fix the model, or set `format` where it is the records that are not read."
     )
     assert explain(Reason.MODEL_LOAD_FAILED, "no weights") == (
-        "The model's load() failed: no weights. See the traceback in the log."
+        "Loading the model failed: no weights. The log has what it printed."
     )
     assert explain(Reason.NONE) == ""

@@ -147,16 +147,18 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     _R.OUTPUT_TAKEN: Explanation("The output folder belongs to another task.", "Choose another output folder."),
     _R.MODEL_NOT_FOUND: Explanation(
-        "The model has no entry that can be used.", "A package needs batch/model_service.py with a model class."
+        "There is no model that can be called.", "Check the package, or the function or command of the task."
     ),
     _R.ENVIRONMENT_FAILED: Explanation(
         "The model's requirements could not be installed.", "Change requirements.txt, or make the package available."
     ),
-    _R.MODEL_LOAD_FAILED: Explanation("The model's load() failed.", "See the traceback in the log."),
+    _R.MODEL_LOAD_FAILED: Explanation("Loading the model failed.", "The log has what it printed."),
     _R.MISSING_MODULE: Explanation(
         "A module that the model imports is not installed.", "Add it to requirements.txt or to the image."
     ),
-    _R.MODEL_ALWAYS_FAILS: Explanation("The model failed on each of its first records.", "Fix the model."),
+    _R.MODEL_ALWAYS_FAILS: Explanation(
+        "Each of the first records failed.", "Fix the model, or set `format` where it is the records that are not read."
+    ),
     _R.TOO_MANY_FAILED_RECORDS: Explanation(
         "More records failed than the task tolerates.",
         "Fix the model or the data and start anew, or resume with a higher tolerance.",

@@ -25,6 +25,8 @@ BLOCK_ROWS = 16384
 """Rows that are decoded at a time; predict is called with at most so many."""
 SHARED_BYTES = 1024 * 1024
 """Row groups of up to so many (compressed) bytes are shared by ranges."""
+_NAMED = 30
+"""So many columns are named to those who asked for another."""
 
 
 class _Share(NamedTuple):
@@ -103,10 +105,8 @@ class ParquetReader:
         self._file = pyarrow.parquet.ParquetFile(source, memory_map=False, pre_buffer=listed.get.kind != "path")
         missing = {*(self._columns or ()), *(self._carried or ())} - set(self._file.schema_arrow.names)
         if missing:
-            names = ", ".join(sorted(missing))
-            raise FatalError(
-                "format_mismatch", f"{listed.name} has no column {names}", evidence=str(self._file.schema_arrow)
-            )
+            names, known = ", ".join(sorted(missing)), ", ".join(self._file.schema_arrow.names[:_NAMED])
+            raise FatalError("format_mismatch", f"{listed.name} has no column {names}; it has {known}")
         return _share(self._file.metadata, self._lease.start, self._lease.stop)
 
     def _read(self) -> Optional[list[str]]:
