@@ -51,15 +51,17 @@ def check_folder(folder: Path, *, field: str) -> None:
 
 
 def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files that belong to a package, by their path in it, in a fixed order."""
-    seen: set[tuple[int, int]] = set()
+    """The files that belong to a package, by their path in it, in a fixed order. Links are followed, but for those that
+    lead back up; a folder that two lead to is there twice.
+    """
+    above: dict[Path, frozenset[tuple[int, int]]] = {}
     for top, folders, names in os.walk(folder, followlinks=True):
         here = Path(top)
-        found = here.stat()
-        if (found.st_dev, found.st_ino) in seen:  # a link that leads back up
+        found, passed = here.stat(), above.get(here.parent, frozenset())
+        if (found.st_dev, found.st_ino) in passed:
             folders.clear()
             continue
-        seen.add((found.st_dev, found.st_ino))
+        above[here] = passed | {(found.st_dev, found.st_ino)}
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in sorted(names):
             if not is_ignored(name) and (here / name).is_file():
