@@ -148,6 +148,8 @@ def test_what_cannot_be_compared(tmp_path: Path, compare: Compare) -> None:
         compare("empty", "a.jsonl")
     with pytest.raises(NotFound):
         compare("nowhere.jsonl", "a.jsonl")
+    with pytest.raises(NotFound, match=r"there is no folder or file .*/gone"):
+        compare("a.jsonl", "gone")
     with pytest.raises(InvalidValue, match=r"a\.zip"):
         compare("a.jsonl", "a.zip")
     with pytest.raises(InvalidValue, match="not JSON lines"):

@@ -73,6 +73,8 @@ class Side:
         if objects.is_folder(place):
             self.place = place.as_folder()
         self.is_task = self.place.is_folder
+        if not self.is_task and objects.head(place) is None:
+            raise NotFound(f"there is no folder or file {place}.", field=field, remedy="Check the path.")
         self._names = self._results() if self.is_task else [self.place.key.rpartition("/")[2]]
 
     def inputs(self) -> list[tuple[str, int]] | None:
