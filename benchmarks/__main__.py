@@ -1,4 +1,4 @@
-"""`python -m benchmarks [all|control|start|workloads|shapes] [--scale 0.05] [--only w4] [--rounds 5] [--json]`."""
+"""`python -m benchmarks [control|start|workloads|memory|shapes] [--scale 0.05] [--only w4] [--rounds 5] [--json]`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import control, shapes, start, workloads
+from benchmarks import control, memory, shapes, start, workloads
 from benchmarks.data import WORKLOADS
 from benchmarks.report import Measured, show
 from benchmarks.shapes import SHAPES
@@ -31,6 +31,8 @@ def main() -> None:
         if options.what == "workloads":
             kept = options.folder or folder
             measured += workloads.run(kept, only, options.scale, options.rounds)
+        if options.what == "memory":
+            measured += memory.run(options.folder or folder, only, options.scale)
         if options.what == "shapes":
             measured += shapes.run(options.folder or folder, only, options.scale, options.rounds)
     show(measured, as_json=options.json)
@@ -42,9 +44,10 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "control", "start", "workloads", "shapes"),
+        choices=("all", "control", "start", "workloads", "memory", "shapes"),
         help="control: the server. start: `tidemill run` of one record. all: both. "
-        "workloads: W1-W4 against bare loops. shapes: tiny files, large files, slow models, far stores",
+        "workloads: W1-W4 against bare loops. memory: the peak, for 10^5 records and more. "
+        "shapes: tiny files, large files, slow models, far stores",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="1: 10^6 tasks, and workloads of about 8 GB in all")
     parser.add_argument("--only", help=f"comma between them: {', '.join((*WORKLOADS, *SHAPES))}")

@@ -50,11 +50,11 @@ def run(folder: Path, workloads: Sequence[str], scale: float, rounds: int) -> li
         if missing:
             progress(f"{workload} is left out: not installed: {', '.join(missing)}")
             continue
-        measured += _contest(_prepare(folder, workload, scale), rounds)
+        measured += _contest(prepare(folder, workload, scale), rounds)
     return measured
 
 
-def _prepare(folder: Path, workload: str, scale: float) -> Contest:
+def prepare(folder: Path, workload: str, scale: float) -> Contest:
     source, records = data.make(folder, workload, scale)
     model = _model(folder, workload)
     product, bare = folder / "out-product", folder / "out-bare"

@@ -39,6 +39,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "csv": lambda path: table().write_csv(path),
     "parquet": lambda path: table().write_parquet(path, row_group_size=150),
 }
+TABLES = ("csv", "parquet")
 HEAD = """
     import numpy, pandas, polars, pyarrow
     class Model:
@@ -70,8 +71,10 @@ def predicted(folder: Path, shape: str, kind: str, batch: dict[str, int], result
     return {name.replace(f".{kind}.out", ".out"): data for name, data in made.results().items()}
 
 
-@pytest.mark.parametrize("result", ["jsonl", "csv", "parquet"])
-@pytest.mark.parametrize("shape", ECHO)
+@pytest.mark.parametrize(
+    ("shape", "result"),
+    [*((shape, "jsonl") for shape in ECHO), *((shape, kind) for shape in ("numpy", "pandas") for kind in TABLES)],
+)
 def test_bytes_are_those_of_any_other_way_to_divide_the_work(tmp_path: Path, shape: str, result: str) -> None:
     options = {"type": result, "keys": ["id", "t"]}
     expected = predicted(tmp_path / "first", shape, "jsonl", {"size": 1000, "processes": 1}, options)
