@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.domain.tuning import joined, measured, sentences
+from tidemill.domain.tuning import joined, measured, sentences, shown
 from tidemill.local.habits import FILE, habits_of
 from tidemill_runtime.contract import Pins
 
@@ -83,3 +83,13 @@ def test_a_file_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     habits = habits_of(tmp_path / "data", [], None)
     habits.keep(TUNING)
     assert habits.hints() == {}
+
+
+def test_what_is_shown_is_choices_and_reasons_alone() -> None:
+    said = {"processes": 2, "processes_why": "one for each core", "threads": "8", "machine": "m"}
+    assert shown({**said, "keep": {"batch_size": 1}, "x" * 100: [0] * 1000}) == {
+        "processes": 2,
+        "processes_why": "one for each core",
+        "machine": "m",
+    }
+    assert shown({}) == {}

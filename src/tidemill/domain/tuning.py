@@ -56,5 +56,18 @@ def sentences(tuning: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def shown(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """What people and programs are told of it: the choices, why, and the machine; not what the next run begins with."""
+    found: dict[str, Any] = {}
+    for name in _KEPT:
+        if (number := _number(tuning.get(name))) is not None:
+            found[name] = number
+        if isinstance(why := tuning.get(f"{name}_why"), str):
+            found[f"{name}_why"] = why
+    if isinstance(machine := tuning.get("machine"), str):
+        found["machine"] = machine
+    return found
+
+
 def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else None

@@ -19,6 +19,7 @@ from tidemill.domain.errors import EnvironmentFailed, StorageUnavailable, Tidemi
 from tidemill.domain.life import Reason, TaskStatus, explain
 from tidemill.domain.plan import how_finished
 from tidemill.domain.receipt import Receipt
+from tidemill.domain.tuning import shown
 from tidemill.domain.verdict import Standing, pause_of, verdict
 from tidemill.engines.children import Children
 from tidemill.local.background import BackgroundPublisher, Digests
@@ -361,7 +362,7 @@ class LocalRun:
             counts=counts or (totals.counts if totals is not None else Counts()),
             output=str(output),
             seconds=self._seconds(),
-            tuning=tuning,
+            tuning=shown(tuning),
             resumable=not succeeded and totals is not None and totals.counts.ok > 0,
             _objects=opened.objects,
             _folder=output,

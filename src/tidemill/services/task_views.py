@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from tidemill.domain.ids import TaskId, run_id
 from tidemill.domain.life import FINAL, InstanceStatus, Reason, TaskStatus, explain
+from tidemill.domain.tuning import shown as shown_tuning
 from tidemill.store.records import EventRow, InstanceRow, Owner, RunRow, TaskRow
 from tidemill.wire.taskfile import TaskFile, parse_task
 from tidemill.wire.views import (
@@ -54,7 +55,7 @@ def task_view(
             "model_digest": task.model_digest,
             "code_digest": task.code_digest,
             "seconds": shown.seconds,
-            "tuning": next((each.tuning for each in reversed(instances) if each.tuning), {}),
+            "tuning": shown_tuning(next((each.tuning for each in reversed(instances) if each.tuning), {})),
             "deadline_at": utc(run.deadline),
             "created_by": task.actor,
         }
