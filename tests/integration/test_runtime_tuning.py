@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -195,19 +196,31 @@ class Hasty(Bench):
 @pytest.mark.parametrize(
     ("seconds", "processes", "threads"),
     [
-        ("(0.0005 if self.threads > 1 else 0.002)", 1, 2),  # threads are worth more than processes
+        ("(0.0002 if self.threads > 1 else 0.002)", 1, 2),  # threads are worth more than processes
         ("0.001", 2, 1),  # this model has no use for threads
     ],
 )
 def test_one_worker_with_all_cores_is_tried(tmp_path: Path, seconds: str, processes: int, threads: int) -> None:
     bench = Hasty(tmp_path).model(THREADED.format(seconds=seconds))
-    bench.file("a.txt", "".join(f"{number}\n" for number in range(4000)))
-    done = bench.run(bench.ranges(4000), millicores=2000, input=InputFormat("text"))
-    assert done.results()["a.txt"] == b"".join(b"%d\n" % number for number in range(4000))
+    bench.file("a.txt", "".join(f"{number}\n" for number in range(16_000)))
+    pins = Pins(10)  # calls much shorter than the trial
+    done = bench.run(bench.ranges(1000), millicores=2000, input=InputFormat("text"), pins=pins)
+    assert done.results()["a.txt"] == b"".join(b"%d\n" % number for number in range(16_000))
     tuning = done.reports[-1].tuning
     assert (tuning["processes"], tuning["threads"]) == (processes, threads), bench.log()
     assert tuning["processes_why"].startswith("measured: ")
     assert (tuning["keep"]["processes"], tuning["keep"]["threads"]) == (processes, threads)
+
+
+def test_a_trial_that_runs_dry_ends(tmp_path: Path) -> None:
+    """The others hold all that is left, and stand still while one is tried: they go on at once."""
+    bench = Hasty(tmp_path).model(THREADED.format(seconds="0.001"))
+    bench.file("a.txt", "".join(f"{number}\n" for number in range(4000)))
+    started = time.monotonic()
+    done = bench.run(bench.ranges(9500), millicores=2000, input=InputFormat("text"), pins=Pins(10))
+    assert done.results()["a.txt"] == b"".join(b"%d\n" % number for number in range(4000))
+    assert "trying one worker" in bench.log()
+    assert time.monotonic() - started < 15  # not the patience of a trial
 
 
 def test_what_an_earlier_run_found_is_where_the_next_begins(bench: Bench) -> None:

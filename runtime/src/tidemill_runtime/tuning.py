@@ -42,6 +42,8 @@ BETTER = 1.1
 _LOOK_EVERY_S = 0.2
 _CARDS = "/proc/driver/nvidia/gpus"
 _PATIENCE_S = 20.0
+_DRY_S = 1.0
+"""Without a lease for so long, there is none left: an answer of the coordinator takes a hundredth of it."""
 
 
 class Crew:
@@ -230,7 +232,7 @@ class Crew:
         return sum(rates) if all(rates) else 0.0
 
     def _go_on_trying(self, trial: _Trial, now: float) -> None:
-        if now - trial.since > _PATIENCE_S + 2 * self._load_s:
+        if now - trial.since > _PATIENCE_S + 2 * self._load_s or self._has_run_dry(trial, now):
             self._end_trial()
         elif trial.wide.loaded:
             others = [worker for worker in self._pool.workers if worker is not trial.wide]
@@ -242,6 +244,12 @@ class Crew:
                 trial.mark = None
             else:
                 self._measure(trial)
+
+    def _has_run_dry(self, trial: _Trial, now: float) -> bool:
+        """Whether nothing is left for the one that is tried, while the others hold what is left and stand still."""
+        if not trial.wide.loaded or trial.wide.split is not None or self._book.queued:
+            trial.dry_since = now
+        return now - trial.dry_since > _DRY_S
 
     def _measure(self, trial: _Trial) -> None:
         totals = trial.wide.board.totals()
@@ -283,6 +291,7 @@ class _Trial:
         self.since = since
         self.rate = rate
         self.paused = False
+        self.dry_since = since
         self.mark: Optional[Totals] = None
 
 
