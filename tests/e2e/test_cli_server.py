@@ -109,6 +109,7 @@ class Shell:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A server with a model and an input in its bucket. The tests share it."""
     made = Shell(tmp_path_factory.mktemp("cli"))
+    made.data.mkdir(parents=True, mode=0o755)  # as `tidemill run` leaves it
     (made.folder / "model/batch").mkdir(parents=True)
     (made.folder / "model/batch/model_service.py").write_text(MODEL)
     (made.folder / "in").mkdir()
@@ -341,6 +342,10 @@ def test_refusals_say_what_to_do(shell: Shell, arguments: tuple[str, ...], words
 def test_a_wrong_credential_is_refused(shell: Shell) -> None:
     done = shell("task", "list", status=2, TIDEMILL_SECRET_ID="a", TIDEMILL_SECRET_KEY="b")
     assert "credential" in done.stderr
+
+
+def test_what_a_server_keeps_is_nobody_elses(shell: Shell) -> None:
+    assert shell.data.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_second_server_on_the_same_folder_is_refused(shell: Shell) -> None:

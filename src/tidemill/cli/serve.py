@@ -85,8 +85,11 @@ def _set_up_logging() -> None:
 
 
 def _make_folder(folder: Path) -> None:
+    """The data folder, for nobody else's eyes: also where `tidemill run` made it first, or somebody by hand."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
     except OSError as error:
         raise InvalidValue(
             f"{str(folder)!r} cannot be made: {error.strerror}.", field="--data", remedy="Choose another folder."
