@@ -312,7 +312,11 @@ def results(output: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(output.rglob("*")):
         name = str(path.relative_to(output))
-        if path.is_file() and name not in ("receipt.json", "_SUCCESS", "_inputs.jsonl") and not name.startswith("_tidemill/"):
+        if (
+            path.is_file()
+            and name not in ("receipt.json", "_SUCCESS", "_inputs.jsonl")
+            and not name.startswith("_tidemill/")
+        ):
             found[name] = without_attempts(path.read_bytes()) if name == "errors.jsonl" else path.read_bytes()
     return found
 

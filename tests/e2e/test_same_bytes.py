@@ -60,7 +60,12 @@ def test_minio_gives_the_same_bytes(s3: S3Bucket, job: Job, undisturbed: dict[st
     assert seen["status"] == "SUCCEED", seen
     listed = s3.client.list_objects(s3.bucket, "out/", recursive=True)
     names = {(found.object_name or "").removeprefix("out/") for found in listed}
-    assert {name for name in names if not name.startswith("_tidemill/")} == {*undisturbed, "receipt.json", "_SUCCESS", "_inputs.jsonl"}
+    assert {name for name in names if not name.startswith("_tidemill/")} == {
+        *undisturbed,
+        "receipt.json",
+        "_SUCCESS",
+        "_inputs.jsonl",
+    }
     for name, expected in undisturbed.items():
         found = s3.client.get_object(s3.bucket, f"out/{name}").read()
         assert (without_attempts(found) if name == "errors.jsonl" else found) == expected, name
