@@ -177,8 +177,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class Frame:
-    """The first line of a frame (JSON), before its payload of `bytes` bytes. Data of csv, parquet and file is frames: its
-    parts cannot simply follow each other, and the publisher makes results of them.
+    """The first line of a frame (JSON), before its payload of `bytes` bytes. Data of csv, parquet and file is frames:
+    its parts cannot simply follow each other, and the publisher makes results of them.
 
     rows: how many the payload has. columns: their names (csv; for parquet the payload is an Arrow stream and says them,
     for no column at all there is no payload); the first `carried` of them are of the input. file: a frame holds the
