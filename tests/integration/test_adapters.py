@@ -398,6 +398,7 @@ def log_model(world: World, model: Any, example: Any, predicted: Any) -> Any:
         mlflow.sklearn.save_model(
             model, folder, signature=infer_signature(example, predicted), serialization_format="cloudpickle"
         )
+        (folder / "requirements.txt").unlink()  # what is installed here does; test_environments has the others
         return mlflow.pyfunc.load_model(str(folder))
 
 

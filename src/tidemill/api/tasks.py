@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from tidemill.api.common import Asking, Cursor, Limit, Served, problems
+from tidemill.api.common import Asking, Cursor, Limit, Served, answer, problems
 from tidemill.api.streams import download, watch_events
 from tidemill.domain.ids import TaskId
 from tidemill.domain.life import TaskStatus
@@ -45,17 +45,14 @@ Key = Annotated[
 Name = Annotated[str, Query(max_length=4096, description="Name of the result object, as in the list of results.")]
 
 
-@router.post("", status_code=201, responses=problems(400, 403, 409, 413))
-def create_task(
-    served: Served, actor: Asking, task: TaskFile, response: Response, idempotency_key: Key = None
-) -> TaskView:
+@router.post("", status_code=201, response_model=TaskView, responses=problems(400, 403, 409, 413))
+def create_task(served: Served, actor: Asking, task: TaskFile, idempotency_key: Key = None) -> Response:
     """Creates a task, once everything about it that can be known is checked: names, model, input, output, resources."""
     made = served.tasks.create(actor, task, idempotency_key)
-    response.headers["Location"] = f"/api/v1/tasks/{made.id}"
-    return made
+    return answer(made, 201, {"Location": f"/api/v1/tasks/{made.id}"})
 
 
-@router.get("", responses=problems())
+@router.get("", response_model=Page[TaskSummary], responses=problems())
 def list_tasks(
     served: Served,
     actor: Asking,
@@ -77,7 +74,7 @@ def list_tasks(
     order: Literal["asc", "desc"] = "desc",
     limit: Limit = 20,
     cursor: Cursor = None,
-) -> Page[TaskSummary]:
+) -> Response:
     """Tasks that match all filters, newest first, with their number."""
     query = TaskQuery(
         name=name,
@@ -91,13 +88,13 @@ def list_tasks(
         order_by=order_by,
         descending=order == "desc",
     )
-    return served.tasks.list(actor, query, limit, cursor)
+    return answer(served.tasks.list(actor, query, limit, cursor))
 
 
-@router.get("/{task}", responses=problems(404))
-def get_task(served: Served, actor: Asking, task: str) -> TaskView:
+@router.get("/{task}", response_model=TaskView, responses=problems(404))
+def get_task(served: Served, actor: Asking, task: str) -> Response:
     """All about one task."""
-    return served.tasks.get(actor, TaskId(task))
+    return answer(served.tasks.get(actor, TaskId(task)))
 
 
 @router.delete("/{task}", responses=problems(404, 409))

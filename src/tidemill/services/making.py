@@ -161,12 +161,8 @@ class TaskMaking:
         _check_supported(task)
         _check_resources(task, region)
         folders = {} if packages else self._folders(actor, task)
-        if packages is None:
-            with self._store.read() as tx:
-                program = self._program(tx, actor, task, folders)
-        else:
-            program = _Program(None, None, *packages)
         with self._store.read() as tx:
+            program = _Program(None, None, *packages) if packages else self._program(tx, actor, task, folders)
             earlier = earlier_task(tx, actor, task)
         placed = at_folder_of(task, earlier)
         checked = check_task(placed, region.objects, base=None, local_paths=actor.operator, owner=owner)
