@@ -39,6 +39,7 @@ BINARY_BODY = {
 }
 """For routes that read the body as it comes, which the framework knows nothing of."""
 
+
 def answer(view: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A view as the answer. What a plain function returns otherwise, the framework hands to a second thread to be
     checked once more, which takes as long as making a task does.
