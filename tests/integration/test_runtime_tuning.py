@@ -244,8 +244,10 @@ LARGE = """
     import os, time
     class Model:
         def load(self):
-            self.weights = b"x" * (400 << 20)
-            time.sleep(0.5)
+            self.weights = []
+            for _ in range(16):  # as from a disk: it is seen while it grows
+                self.weights.append(b"x" * (25 << 20))
+                time.sleep(0.1)
         def predict(self, batch: list[str]):
             time.sleep(0.001 * len(batch))
             return [os.environ["OMP_NUM_THREADS"]] * len(batch)

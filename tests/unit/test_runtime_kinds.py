@@ -195,6 +195,8 @@ def test_a_library_that_is_missing_names_the_extra(tmp_path: Path, monkeypatch: 
         "sklearn": "a.pkl",
         "mlflow": "MLmodel",
     }.items():
+        for name in [name for name in sys.modules if name.startswith(f"{library}.")]:  # of tests before this one
+            monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, library, None)
         folder = package(tmp_path / library, {file: TREE})
         with pytest.raises(FatalError) as caught:

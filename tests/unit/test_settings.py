@@ -133,7 +133,7 @@ def test_declaring_a_bucket_or_region_keeps_the_default_ones() -> None:
     [
         ("[server]\nprt = 1", ["server.prt", "'port'", "tidemill.toml"]),
         ("sever = 1", ["sever", "'server'", "tidemill.toml"]),
-        ("[server]\nport = 70000", ["server.port", "70000", "65535"]),
+        ("[server]\nport = 70000", ["server.port", "70000", "65,535"]),
         ("[server]\nport = 'http'", ["server.port", "'http'", "whole number"]),
         ("[limits]\nlease_ttl_s = 1", ["limits.lease_ttl_s", "at least 4"]),
         ("[regions.local]\nengine = 'proces'", ["regions.local.engine", "'process'"]),
