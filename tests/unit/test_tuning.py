@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.domain.tuning import joined, measured, sentences, shown
+from tidemill.domain.tuning import joined, measured, model_key, sentences, shown
 from tidemill.local.habits import FILE, habits_of
 from tidemill_runtime.contract import Pins
 
@@ -93,3 +93,9 @@ def test_what_is_shown_is_choices_and_reasons_alone() -> None:
         "machine": "m",
     }
     assert shown({}) == {}
+
+
+def test_a_model_is_known_by_its_packages_and_function() -> None:
+    assert model_key("m", None, None) == "m - -"
+    assert model_key(None, "c", "f:g") == "- c f:g"
+    assert model_key(None, None, "f:g") is None
